@@ -1,0 +1,80 @@
+"""How many weights each matrix keeps: every rule ends on exactly the total that was asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+
+import torch
+from torch import Tensor
+
+from pruners.selection import top_k_mask
+
+
+def kept_weights(density: float, prunable: int) -> int:
+    """int(density * prunable), computed in decimal: 0.1 of 1,000 weights are 100, whatever 1 - 0.9 gives in binary.
+
+    Raises ValueError for a density outside [0, 1].
+    """
+    if not 0 <= density <= 1:
+        raise ValueError(f"density must be within [0, 1], not {density}")
+    return int(Decimal(repr(round(density, 12))) * prunable)
+
+
+def round_to_total(shares: Sequence[float], capacity: Sequence[int], total: int) -> list[int]:
+    """Whole numbers near `shares`, none above its capacity, that sum to `total` (largest remainders first).
+
+    Ties go to the lower index. Raises ValueError when the capacities can't hold the total.
+    """
+    if not 0 <= total <= sum(capacity):
+        raise ValueError(f"{total} weights don't fit into {sum(capacity)}")
+    counts = [min(math.floor(share), most) for share, most in zip(shares, capacity, strict=True)]
+    order = sorted(range(len(counts)), key=lambda i: (counts[i] - shares[i], i))
+    while (missing := total - sum(counts)) != 0:
+        step = 1 if missing > 0 else -1
+        room = [i for i in order if (counts[i] < capacity[i] if step > 0 else counts[i] > 0)]
+        for i in room[: abs(missing)]:
+            counts[i] += step
+    return counts
+
+
+def uniform_counts(sizes: Sequence[int], kept: int) -> list[int]:
+    """The same density for every matrix (SMP-L, movement, magnitude)."""
+    density = kept / sum(sizes)
+    return round_to_total([density * size for size in sizes], sizes, kept)
+
+
+def proportional_counts(
+    importance: Sequence[float], kinds: Sequence[str], sizes: Sequence[int], kept: int
+) -> list[int]:
+    """SMP-S (eq. 4): within a kind of matrix, layer l gets density v_l = v L r_l / sum(r).
+
+    importance: r_l of each matrix; kinds: its matrix type; sizes: its number of weights. A density above 1 is
+    clamped, and the surplus goes to the other layers of that kind in the same proportion, so totals stay exact.
+    """
+    density = kept / sum(sizes)
+    shares = [0.0] * len(sizes)
+    for kind in dict.fromkeys(kinds):
+        members = [i for i, other in enumerate(kinds) if other == kind]
+        left = density * sum(sizes[i] for i in members)
+        free = members
+        while free:
+            scale = left / sum(importance[i] * sizes[i] for i in free)
+            full = [i for i in free if importance[i] * scale >= 1]
+            if not full:
+                break
+            for i in full:
+                shares[i] = float(sizes[i])
+                left -= sizes[i]
+            free = [i for i in free if i not in full]
+        for i in free:
+            shares[i] = importance[i] * scale * sizes[i]
+    return round_to_total(shares, sizes, kept)
+
+
+def global_counts(scores: Sequence[Tensor], kept: int) -> list[int]:
+    """What one global top-k over all matrices leaves in each (ablation G, soft movement)."""
+    mask = top_k_mask(torch.cat([score.detach().reshape(-1) for score in scores]), kept)
+    parts = torch.split(mask, [score.numel() for score in scores])
+    return [int(part.sum()) for part in parts]

@@ -1,0 +1,125 @@
+"""What a method may decide, each with a sensible default, and nothing else.
+
+A method is one class. It never sees a tokenizer, a file or the command line; the training loop in
+`smpcli.training` calls it as the method section of a paper would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from pruners.allocation import uniform_counts
+from pruners.masking import LayerStatistics, MaskedLayer
+from pruners.schedule import cubic_decay, linear_decay
+from pruners.selection import top_k_mask
+
+
+def setting(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
+    """A method's setting: a dataclass field with a help text and, for numbers, a closed range."""
+    if not help:
+        raise ValueError("a setting needs a help text")
+    return field(default=default, metadata={"help": help, "low": low, "high": high})
+
+
+@dataclass
+class PrunerSettings:
+    """What every method has; a method adds its own in a subclass. They are recipe keys and --set keys."""
+
+    schedule: Literal["cubic", "linear"] = setting("cubic", "shape of the way from dense to the final density")
+    ramp_start: float = setting(0.0, "fraction of the run that stays dense", 0, 1)
+    ramp_end: float = setting(0.6, "fraction of the run at which the final density is reached", 0, 1)
+    weights_lr: float = setting(2e-4, "peak learning rate of the weights, where a method trains them", 0)
+    weight_decay: float = setting(0.01, "AdamW decay of trained weights (never of scores)", 0)
+    warmup: float = setting(0.0, "fraction of the run over which learning rates rise from 0", 0, 1)
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value, low, high = getattr(self, spec.name), spec.metadata.get("low"), spec.metadata.get("high")
+            # `not (a <= b)` instead of `a > b`: a NaN must fail too.
+            if low is not None and not value >= low:
+                raise ValueError(f"{spec.name} must be at least {low}, not {value}")
+            if high is not None and not value <= high:
+                raise ValueError(f"{spec.name} must be at most {high}, not {value}")
+        if self.ramp_start > self.ramp_end:
+            raise ValueError(f"ramp_start ({self.ramp_start}) must not exceed ramp_end ({self.ramp_end})")
+
+
+class Pruner:
+    """A pruning method. Subclass it, set the class attributes, override what your method decides.
+
+    The first line of the docstring is the method's one-line description.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str] = ""
+    #: What the loop trains: the scores of the masked layers, all weights of the model (head included), or both.
+    trains_scores: ClassVar[bool] = False
+    trains_weights: ClassVar[bool] = False
+    #: False only for a method that leaves the model dense.
+    prunes: ClassVar[bool] = True
+
+    Settings: ClassVar[type[PrunerSettings]] = PrunerSettings
+
+    def __init__(self, settings: PrunerSettings | None = None) -> None:
+        self.settings: Any = settings if settings is not None else self.Settings()
+
+    # -- before training ---------------------------------------------------------------------------------
+
+    @property
+    def needs_statistics(self) -> bool:
+        """True when `start` needs the input statistics of a few batches."""
+        return False
+
+    def start(self, layer: MaskedLayer, statistics: LayerStatistics | None) -> Tensor | None:
+        """First scores of a layer, shape (out, in), or None for a method that learns no scores."""
+        return None
+
+    # -- the schedule, as functions of progress t/T in [0, 1] --------------------------------------------
+
+    def density(self, progress: float, final: float) -> float:
+        """Fraction of prunable weights that remain at `progress` (SMP eq. 5 with N = ramp_end of the run)."""
+        shape = cubic_decay if self.settings.schedule == "cubic" else linear_decay
+        return shape(progress, final, self.settings.ramp_start, self.settings.ramp_end)
+
+    def penalty_weight(self, progress: float) -> float:
+        """lambda(t), the weight of the penalty; 0: no penalty."""
+        return 0.0
+
+    # -- one mask refresh --------------------------------------------------------------------------------
+
+    def score(self, layer: MaskedLayer) -> Tensor:
+        """What is ranked, shape (out, in): the learned scores, or |W| for a method without them."""
+        return layer.score() if layer.scores is not None else layer.weight.detach().abs()
+
+    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> list[int]:
+        """Kept weights of each layer; they must sum to `kept`. Default: the same density everywhere."""
+        return uniform_counts([layer.weight.numel() for layer in layers], kept)
+
+    def select(self, layer: MaskedLayer, kept: int) -> Tensor:
+        """The mask of a layer with exactly `kept` ones, bool (out, in). Default: the highest scores."""
+        return top_k_mask(self.score(layer), kept)
+
+    # -- the gradient ------------------------------------------------------------------------------------
+
+    def add_penalty_gradient(self, layer: MaskedLayer, gradient: Tensor, weight: float, layers: int) -> None:
+        """Add `weight` times the penalty's gradient with respect to the layer's scores to `gradient` in place.
+
+        `gradient` (out, in) already holds the loss's own; `layers` is the number of masked matrices.
+        """
+
+    # -- after training ----------------------------------------------------------------------------------
+
+    def report(self, layers: Sequence[MaskedLayer]) -> dict[str, float]:
+        """Figures worth keeping beside the result, e.g. the threshold that a soft method ended at."""
+        return {}
+
+
+def random_generator(seed: int) -> torch.Generator:
+    """A generator of its own for a method that draws, so that it never disturbs the run's random state."""
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,27 @@
+"""Density and penalty as functions of progress t/T in [0, 1], so that a schedule fits a run of any length."""
+
+from __future__ import annotations
+
+
+def _ramp(progress: float, start: float, end: float) -> float:
+    """0 up to `start`, 1 from `end` on, linear between."""
+    if progress >= end:
+        return 1.0
+    if progress <= start:
+        return 0.0
+    return (progress - start) / (end - start)
+
+
+def cubic_decay(progress: float, final: float, start: float = 0.0, end: float = 1.0) -> float:
+    """v(t) = v_f + (1 - v_f)(1 - t/N)^3, then v_f (SMP eq. 5; Zhu & Gupta 2017, arXiv 1710.01878)."""
+    return final + (1 - final) * (1 - _ramp(progress, start, end)) ** 3
+
+
+def linear_decay(progress: float, final: float, start: float = 0.0, end: float = 1.0) -> float:
+    """v(t) = v_f + (1 - v_f)(1 - t/N), then v_f (what SMP's authors use for RoBERTa)."""
+    return final + (1 - final) * (1 - _ramp(progress, start, end))
+
+
+def cubic_rise(progress: float, final: float) -> float:
+    """lambda(t) = lambda_f (1 - (1 - t/T)^3), the penalty's weight (SMP, as released)."""
+    return final * (1 - (1 - progress) ** 3)

@@ -1,0 +1,48 @@
+"""SMP, Static Model Pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pruners.allocation import global_counts, proportional_counts
+from pruners.base import setting
+from pruners.masking import MaskedLayer
+from pruners.scored import ScoredPruner, ScoredSettings
+
+
+@dataclass
+class SMPSettings(ScoredSettings):
+    """The defaults go beyond the paper; init=zero factored=false is the paper's form."""
+
+    init: Literal["zero", "magnitude", "activation"] = setting(
+        "activation", "first scores: zero (the paper), |W|, or |W| times the input's norm"
+    )
+    factored: bool = setting(True, "learn a score for each row and column beside each weight's own")
+    penalty: float = setting(400.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
+    allocation: Literal["S", "L", "G"] = setting(
+        "S", "densities: S by mean score within a matrix type, L the same everywhere, G one global top-k"
+    )
+    temperature: float = setting(1.0, "p in SMP-S's r = mean sigmoid(S / p)", 1e-6)
+
+
+class SMP(ScoredPruner):
+    """Static Model Pruning: weights stay frozen, only which of them to keep is learned."""
+
+    name = "smp"
+    title = "SMP"
+    paper = "https://arxiv.org/abs/2210.06210"
+    Settings = SMPSettings
+    settings: SMPSettings
+
+    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> list[int]:
+        if self.settings.allocation == "L":
+            return super().allocate(layers, kept)
+        if self.settings.allocation == "G":
+            return global_counts([self.score(layer) for layer in layers], kept)
+        # eq. 4: r_l = mean sigmoid(S_l / p) says how much of its kind's budget layer l gets.
+        importance = [(self.score(layer) / self.settings.temperature).sigmoid_().mean().item() for layer in layers]
+        return proportional_counts(
+            importance, [layer.kind for layer in layers], [layer.weight.numel() for layer in layers], kept
+        )

@@ -1,0 +1,40 @@
+"""Soft movement pruning, steered so that --sparsity means what it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pruners.allocation import global_counts
+from pruners.base import setting
+from pruners.masking import MaskedLayer
+from pruners.movement import Movement
+from pruners.scored import ScoredSettings
+
+
+@dataclass
+class SoftMovementSettings(ScoredSettings):
+    penalty: float = setting(400.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
+
+
+class SoftMovement(Movement):
+    """Soft movement pruning: one global threshold on the scores, steered to the sparsity asked for.
+
+    The paper keeps sigmoid(S) > tau with tau fixed, so lambda decides the density only indirectly. Here tau follows
+    the density schedule: each step it is the value that exactly the wanted number of weights lie above.
+    """
+
+    name = "soft-movement"
+    title = "Soft movement"
+    Settings = SoftMovementSettings
+    settings: SoftMovementSettings
+
+    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> list[int]:
+        return global_counts([self.score(layer) for layer in layers], kept)
+
+    def report(self, layers: Sequence[MaskedLayer]) -> dict[str, float]:
+        """tau: the threshold on sigmoid(S) that the run ended at; lambda: the penalty's final weight."""
+        kept = [self.score(layer)[layer.mask] for layer in layers]
+        lowest = min((float(scores.min()) for scores in kept if scores.numel()), default=float("inf"))
+        return {"tau": 1 / (1 + math.exp(-lowest)), "lambda": self.settings.penalty}

@@ -1,0 +1,13 @@
+"""smp: prune pre-trained language models for a task, and compare methods of doing so.
+
+From a notebook:
+
+    from smpcli import prune, compare
+    run = prune(task="movies", method="smp", sparsity=0.9)
+    compare("results/").to_frame()
+"""
+
+from smpcli.api import compare, evaluate, export, finetune, plan, prune
+from smpcli.errors import UserError
+
+__all__ = ["UserError", "compare", "evaluate", "export", "finetune", "plan", "prune"]

@@ -1,0 +1,5 @@
+"""`python -m smpcli` is `smp`."""
+
+from smpcli.main import main
+
+main()

@@ -1,0 +1,104 @@
+"""What the commands do, as functions that return objects. Nothing here prints; heavy imports wait for the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smpcli.export.formats import Exported
+    from smpcli.results.compare import Comparison
+    from smpcli.results.rundir import RunDir
+    from smpcli.settings import Settings
+    from smpcli.training.plan import Plan
+    from smpcli.training.recompute import Recomputed
+    from smpcli.training.run import Progress
+
+
+class _Silent:
+    """A run that nobody watches."""
+
+    def phase(self, name: str) -> None: ...
+    def step(self, step: Any) -> None: ...
+
+
+def prune(
+    task: str | None = None,
+    method: str | None = None,
+    sparsity: float | None = None,
+    *,
+    recipe: str | None = None,
+    output: str | Path = "results",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> RunDir:
+    """Prune a model for a task and return the finished run.
+
+    task, method, sparsity, recipe: as on the command line. settings: every other flag and --set key, e.g.
+    model="bert-base-uncased", seed=1, max_steps=500, init="zero". Raises UserError for bad input.
+    """
+    from smpcli.training.run import run
+
+    resolved = _resolve(recipe, {"task": task, "method": method, "sparsity": sparsity, **settings})
+    return run(resolved, Path(output), progress or _Silent(), overwrite)
+
+
+def finetune(task: str | None = None, **options: Any) -> RunDir:
+    """The dense run under its everyday name; options as for `prune`."""
+    return prune(task, method="dense", **options)
+
+
+def plan(
+    task: str | None = None,
+    method: str | None = None,
+    sparsity: float | None = None,
+    *,
+    recipe: str | None = None,
+    output: str | Path = "results",
+    **settings: Any,
+) -> Plan:
+    """What `prune` would do with the same arguments: resolved settings, steps, weights, memory. Downloads nothing."""
+    from smpcli.training.plan import check_output, make_plan
+
+    check_output(Path(output))
+    return make_plan(_resolve(recipe, {"task": task, "method": method, "sparsity": sparsity, **settings}))
+
+
+def _resolve(recipe: str | None, flags: Mapping[str, Any]) -> Settings:
+    from smpcli.settings import resolve
+
+    return resolve(
+        recipe, flags={key: str(value) if isinstance(value, Path) else value for key, value in flags.items()}
+    )
+
+
+def evaluate(run: str | Path, *, data_dir: str | Path | None = None) -> Recomputed:
+    """Recompute a finished run's metrics from its directory."""
+    from smpcli.training.recompute import recompute
+
+    return recompute(Path(run), Path(data_dir) if data_dir else None)
+
+
+def compare(*paths: str | Path) -> Comparison:
+    """Compare the runs under some folders; `.rows`, `.problems`, `.to_frame()`, `.to_csv(path)`."""
+    from smpcli.results.compare import compare as compare_runs
+
+    return compare_runs(*(Path(path) for path in paths))
+
+
+def export(
+    run: str | Path,
+    format: str = "hf",
+    *,
+    output: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Export a finished run; returns where it lies, its size, and the largest logit difference."""
+    from smpcli.export.formats import export_run
+
+    return export_run(
+        Path(run), format, Path(output) if output else None, Path(data_dir) if data_dir else None, overwrite
+    )

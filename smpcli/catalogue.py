@@ -1,0 +1,80 @@
+"""What there is: methods, their settings, recipes. Listing imports no plugin and no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any, get_type_hints
+
+from pruners import registry
+from smpcli.errors import UserError, unknown
+from smpcli.files import read_yaml
+from smpcli.paths import RECIPES
+from smpcli.settings import RunSettings, recipe_names
+
+
+def list_methods() -> list[dict[str, str]]:
+    """One entry a published method; two owners of one name are both listed, and the name can't be used."""
+    found = []
+    for name, owners in registry.entries().items():
+        for owner in owners:
+            summary = owner.summary
+            if len(owners) > 1:
+                others = ", ".join(other.package for other in owners if other is not owner)
+                summary = f"can't be used: {others} publishes the same name"
+            found.append({"name": name, "package": owner.package, "summary": summary})
+    return found
+
+
+def describe_method(name: str) -> dict[str, Any]:
+    """A method in full: what it does, paper, every setting with type, default and help text."""
+    entries = registry.entries()
+    if name not in entries:
+        raise unknown("method", name, entries, "`smp methods` lists them")
+    try:
+        pruner = registry.load(name)
+    except registry.PrunerError as error:
+        raise UserError(str(error)) from error
+    hints = get_type_hints(pruner.Settings)
+    return {
+        "name": name,
+        "title": pruner.title,
+        "description": inspect.getdoc(pruner) or "",
+        "paper": pruner.paper,
+        "package": entries[name][0].package,
+        "settings": [
+            {
+                "name": field.name,
+                "type": _type_name(hints[field.name]),
+                "default": field.default,
+                "help": field.metadata.get("help", ""),
+            }
+            for field in dataclasses.fields(pruner.Settings)
+        ],
+        "common_settings": [
+            {
+                "name": name,
+                "type": _type_name(field.annotation),
+                "default": None if field.is_required() else field.default,
+                "help": field.description,
+            }
+            for name, field in RunSettings.model_fields.items()
+        ],
+    }
+
+
+def _type_name(annotation: Any) -> str:
+    """`float`, `int`, or the words of a Literal: "zero | magnitude"."""
+    arguments = getattr(annotation, "__args__", None)
+    if arguments is None:
+        return str(getattr(annotation, "__name__", annotation))
+    return " | ".join(_type_name(part) if isinstance(part, type) else str(part) for part in arguments).replace(
+        "NoneType", "none"
+    )
+
+
+def list_recipes() -> list[dict[str, str]]:
+    return [
+        {"name": name, "description": str(read_yaml(RECIPES / f"{name}.yaml").get("description", ""))}
+        for name in recipe_names()
+    ]

@@ -1,0 +1,28 @@
+"""smp eval."""
+
+from __future__ import annotations
+
+from smpcli import api, console
+from smpcli.commands import options
+from smpcli.errors import EXIT_INTERNAL
+
+
+def evaluate(
+    run: options.RunPath,
+    data_dir: options.DataDir = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Recompute a run's metrics from its folder, and check them against its result.json."""
+    found = api.evaluate(run, data_dir=data_dir)
+    if json:
+        console.data_json({"metrics": found.metrics, "recorded": found.recorded, "agrees": found.agrees})
+    else:
+        for name, value in found.metrics.items():
+            console.data(f"{name} {value!r}")
+        if not quiet:
+            console.talk("agrees with result.json to the last digit" if found.agrees else "")
+    if not found.agrees:
+        console.error(f"result.json of {run} says {found.recorded}, this machine finds {found.metrics}")
+        return EXIT_INTERNAL
+    return 0

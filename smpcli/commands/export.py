@@ -1,0 +1,43 @@
+"""smp export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smpcli import api, console
+from smpcli.commands import options
+from smpcli.export.formats import FORMATS
+
+FORMAT_HELP = "; ".join(f"{name}: {text}" for name, text in FORMATS.items())
+
+
+def export(
+    run: options.RunPath,
+    format: Annotated[str, typer.Option(help=FORMAT_HELP + ".")] = "hf",
+    output: Annotated[Path | None, typer.Option(help="Where it goes.  [default: exports/RUN…]")] = None,
+    data_dir: options.DataDir = None,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Export a run, and verify that what was written gives the run's logits."""
+    made = api.export(run, format, output=output, data_dir=data_dir, overwrite=overwrite)
+    if json:
+        console.data_json(
+            {
+                "path": str(made.path),
+                "format": made.format,
+                "bytes": made.bytes,
+                "max_difference": made.max_difference,
+            }
+        )
+        return
+    if not quiet:
+        console.talk(
+            f"{made.bytes:,} bytes; largest logit difference to the run {made.max_difference:.1e} "
+            f"over {made.examples} examples"
+        )
+    console.data(str(made.path))

@@ -1,0 +1,42 @@
+"""Flags that more than one command takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Task = Annotated[
+    str | None, typer.Option(help="Task (`smp tasks`), or a csv, tsv, jsonl or parquet file, or a task's yaml file.")
+]
+Method = Annotated[str | None, typer.Option(help="Pruning method, see `smp methods`.  [default: smp]")]
+Sparsity = Annotated[
+    float | None, typer.Option(help="Fraction of the prunable weights to prune, 0 to below 1.  [default: 0.9]")
+]
+Model = Annotated[
+    str | None, typer.Option(help="Base model: minilm (embedded), a Hugging Face id, or a folder.  [default: minilm]")
+]
+Recipe = Annotated[str | None, typer.Option(help="Recipe (`smp recipes`), or a yaml file such as a run's settings.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any other setting (`smp methods NAME`); may be given repeatedly."
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.  [default: 0]")]
+Output = Annotated[Path, typer.Option(help="Folder that gets a folder for this run.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of the original data files, instead of the hub.  [default: $SMP_DATA_DIR]")
+]
+Epochs = Annotated[float | None, typer.Option(help="Passes over the training data.")]
+MaxSteps = Annotated[int | None, typer.Option(help="Training steps, instead of --epochs.")]
+BatchSize = Annotated[int | None, typer.Option(help="Training examples a step.  [default: the task's]")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Validate everything and print what would be done; downloads nothing.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print only the result.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, e.g. results/sst2-smp-0.9-seed0-….")]

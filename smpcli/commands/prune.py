@@ -1,0 +1,126 @@
+"""smp prune and smp finetune."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smpcli import api, console
+from smpcli.commands import options
+from smpcli.settings import parse_assignment
+
+if TYPE_CHECKING:
+    from smpcli.results.rundir import RunDir
+    from smpcli.training.plan import Plan
+
+
+def prune(
+    task: options.Task = None,
+    method: options.Method = None,
+    sparsity: options.Sparsity = None,
+    model: options.Model = None,
+    recipe: options.Recipe = None,
+    set_: options.Set = None,
+    seed: options.Seed = None,
+    epochs: options.Epochs = None,
+    max_steps: options.MaxSteps = None,
+    batch_size: options.BatchSize = None,
+    output: options.Output = Path("results"),
+    data_dir: options.DataDir = None,
+    device: options.Device = None,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Prune a model for a task.
+
+    For example: smp prune --method smp --task movies --sparsity 0.9
+    """
+    flags = {
+        "task": task,
+        "method": method,
+        "sparsity": sparsity,
+        "model": model,
+        "recipe": recipe,
+        "seed": seed,
+        "epochs": epochs,
+        "max_steps": max_steps,
+        "batch_size": batch_size,
+        "data_dir": data_dir,
+        "device": device,
+    }
+    # A flag wins over the same key in --set.
+    arguments: dict[str, Any] = dict(map(parse_assignment, set_ or []))
+    arguments |= {key: value for key, value in flags.items() if value is not None}
+    if dry_run:
+        _show_plan(api.plan(**arguments, output=output), json)
+        return
+    with console.Progress(quiet or json) as progress:
+        run = api.prune(**arguments, output=output, overwrite=overwrite, progress=progress)
+    _show_run(run, json, quiet)
+
+
+def finetune(
+    task: options.Task = None,
+    model: options.Model = None,
+    recipe: options.Recipe = None,
+    set_: options.Set = None,
+    seed: options.Seed = None,
+    epochs: options.Epochs = None,
+    max_steps: options.MaxSteps = None,
+    batch_size: options.BatchSize = None,
+    output: options.Output = Path("results"),
+    data_dir: options.DataDir = None,
+    device: options.Device = None,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fine-tune without pruning: the dense baseline that every method is compared with."""
+    given = locals()
+    prune(method="dense", **given)
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    content = dataclasses.asdict(plan)
+    if as_json:
+        console.data_json(content)
+        return
+    settings = content.pop("settings")
+    console.show(
+        console.table("Settings", ["key", "value"], [(key, _text(value)) for key, value in settings.items()])
+    )
+    unknown = "not known before the download"
+    rows = [
+        (name.replace("_", " "), unknown if value is None else _number(name, value))
+        for name, value in content.items()
+    ]
+    console.show(console.table("Plan", ["what", "figure"], rows))
+
+
+def _number(name: str, value: int) -> str:
+    return f"about {value / 2**20:,.0f} MiB" if name == "memory_bytes" else f"{value:,}"
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _show_run(run: RunDir, as_json: bool, quiet: bool) -> None:
+    result = run.result
+    if as_json:
+        console.data_json(result.model_dump(mode="json"))
+    elif quiet:
+        console.data(str(run.path))
+    else:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+        weights = result.weights
+        console.data(f"{metrics} on {', '.join(f'{n:,} {split}' for split, n in result.data.dev.items())} examples")
+        console.data(
+            f"{weights.kept:,} of {weights.prunable:,} prunable weights remain ({result.run.remaining:.2%}), "
+            f"{weights.trained:,} weights trained, {result.task_bytes:,} bytes for this task"
+        )
+        console.data(str(run.path))

@@ -1,0 +1,126 @@
+"""The only module that prints. stdout is data, stderr is talk."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from smpcli.errors import one_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from smpcli.training.loop import Step
+
+# Where the output is no terminal, a run prints about this many lines.
+PLAIN_LINES = 20
+
+
+def quieten_libraries() -> None:
+    """Silence the libraries' own bars and advice; set before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def data(text: str) -> None:
+    """A line of result, on stdout."""
+    print(text, flush=True)
+
+
+def data_json(value: Any) -> None:
+    """A result as JSON, on stdout."""
+    data(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def show(renderable: Any) -> None:
+    """A rich table or text on stdout, as wide as the terminal (100 columns where there is none)."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
+    Console(width=width, highlight=False).print(renderable)
+
+
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
+    """A plain table; cells are text, not markup."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def talk(text: str) -> None:
+    """A line for the person who waits, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def error(text: str) -> None:
+    """The one line of an error, on stderr."""
+    talk(f"error: {one_line(text)}")
+
+
+class Progress:
+    """How a run goes on: a live bar where stderr is a terminal, now and then a line where it is not."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.metrics = ""
+        self.started = 0.0
+        self.bar: RichProgress | None = None
+        self.bar_task: TaskID | None = None
+
+    def __enter__(self) -> Progress:
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            self.bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[status]}"),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self.bar.start()
+            self.bar_task = self.bar.add_task("starting", total=None, status="")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def phase(self, name: str) -> None:
+        """What the run does now: data, model, training, saving, done."""
+        self.started = time.monotonic()
+        if self.bar is not None and self.bar_task is not None:
+            self.bar.update(self.bar_task, description=name)
+        elif not self.quiet and name != "done":
+            talk(f"{name} …")
+
+    def step(self, step: Step) -> None:
+        """After each training step, and after the last evaluation."""
+        if step.metrics:
+            self.metrics = "  ".join(f"{name} {value:.4f}" for name, value in step.metrics.items())
+        if self.bar is not None and self.bar_task is not None:
+            self.bar.update(self.bar_task, completed=step.step, total=step.steps, status=self._status(step))
+        elif not self.quiet and (step.metrics or step.step % max(1, step.steps // PLAIN_LINES) == 0):
+            left = (time.monotonic() - self.started) / step.step * (step.steps - step.step)
+            talk(f"{self._status(step)}  ETA {int(left // 60)}:{int(left % 60):02d}")
+
+    def _status(self, step: Step) -> str:
+        status = f"step {step.step}/{step.steps}  density {step.density:.3f}  loss {step.loss:.3f}"
+        return f"{status}  {self.metrics}" if self.metrics else status

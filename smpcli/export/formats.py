@@ -1,0 +1,46 @@
+"""Export formats: name -> the file of this folder that writes it. A new format is a new file and a line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from smpcli.errors import UserError, unknown
+
+FORMATS = {
+    "mask": "one small file: packed mask and head, over a shared base model",
+    "hf": "stock Hugging Face folder, zeros in place; loads without smp",
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written. max_difference: largest difference between the export's logits and the run's."""
+
+    path: Path
+    format: str
+    bytes: int
+    max_difference: float
+    examples: int
+
+
+def export_run(
+    run: Path, format: str, output: Path | None = None, data_dir: Path | None = None, overwrite: bool = False
+) -> Exported:
+    """Export a finished run as `format` to `output` (default: exports/RUN-FORMAT).
+
+    The export is written beside its place, verified against the run, and moved there only when it passes.
+    Raises UserError for an unknown format, something that is no run, or a place that is taken.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS, "`smp export --help` lists them")
+    from smpcli.training.recompute import reopen
+
+    module = import_module(f"smpcli.export.{format}")
+    target = output or Path("exports") / (run.resolve().name + module.SUFFIX)
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists already: name another place with --output, or add --overwrite")
+    reopened = reopen(run, data_dir)
+    exported: Exported = module.write(reopened, target)
+    return exported

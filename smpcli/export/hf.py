@@ -1,0 +1,110 @@
+"""A stock Hugging Face folder: `AutoModel…from_pretrained` loads it without smp, zeros in place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from smpcli.errors import UserError
+from smpcli.export.formats import Exported
+from smpcli.files import cannot_write
+from smpcli.training.recompute import Reopened
+
+SUFFIX = "-hf"
+TOLERANCE = 1e-5
+CHECKED_EXAMPLES = 128
+
+# Run in a new process that can't import smp: only transformers and the folder.
+_CHECK = """
+import json, sys, torch, transformers
+from safetensors.torch import load_file, save_file
+folder, task = sys.argv[1], json.loads(sys.argv[2])
+model = getattr(transformers, task["auto_class"]).from_pretrained(folder).eval()
+logits = []
+with torch.no_grad():
+    for index in range(task["batches"]):
+        inputs = load_file(f"{task['scratch']}/{index}.safetensors")
+        out = model(**inputs).logits
+        if task["words"]:
+            rows = torch.arange(len(out))
+            ids = inputs["input_ids"]
+            where = (ids == task["mask_id"]).int().argmax(1) if task["mask_id"] is not None else 0 * ids[:, 0]
+            out = out[rows, where][:, task["words"]]
+        logits.append(out.float())
+save_file({"logits": torch.cat(logits)}, f"{task['scratch']}/logits.safetensors")
+"""
+
+
+def write(run: Reopened, target: Path) -> Exported:
+    """Write the folder, reload it in a new process by transformers alone, compare logits, put it in place."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    try:
+        folder = scratch / "model"
+        _save(run, folder)
+        difference, examples = _verify(run, folder, scratch)
+        if target.exists():
+            shutil.rmtree(target)
+        folder.replace(target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    return Exported(target, "hf", size, difference, examples)
+
+
+def _save(run: Reopened, folder: Path) -> None:
+    if run.model.word_ids is not None:
+        # A masked-LM class has no place for labels of its own: they travel in the configuration.
+        words = run.tokenizer.convert_ids_to_tokens(run.model.word_ids)
+        run.model.config.smp_label_words = dict(zip(run.labels or ["score"], words, strict=True))
+    run.model.backbone.save_pretrained(folder)
+    run.tokenizer.save_pretrained(folder)
+
+
+def _verify(run: Reopened, folder: Path, scratch: Path) -> tuple[float, int]:
+    """Largest difference of logits between the run's model and the folder, over some dev examples."""
+    dev = next(iter(run.dev.values()))
+    indices = list(range(min(CHECKED_EXAMPLES, len(dev))))
+    batches = [dev.collate(indices[start : start + 32])[0] for start in range(0, len(indices), 32)]
+    expected: list[Tensor] = []
+    with torch.no_grad():
+        for index, inputs in enumerate(batches):
+            expected.append(run.model(**inputs).float())
+            save_file(inputs, scratch / f"{index}.safetensors")
+    words = run.model.word_ids
+    task = {
+        "auto_class": "AutoModelForMaskedLM" if words else "AutoModelForSequenceClassification",
+        "batches": len(batches),
+        "scratch": str(scratch),
+        "words": words,
+        "mask_id": run.model.mask_id,
+    }
+    # -I: neither the current folder nor PYTHONPATH, so the check sees what a stranger's process sees.
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _CHECK, str(folder), json.dumps(task)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"the exported folder doesn't load with transformers alone:\n{done.stderr}")
+    found = load_file(scratch / "logits.safetensors")["logits"]
+    difference = float((found - torch.cat(expected)).abs().max())
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"export refused: its logits differ from the run's by {difference:.2e}, more than {TOLERANCE:g}"
+        )
+    return difference, len(indices)

@@ -1,0 +1,49 @@
+"""The command line: one line a command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from smpcli import console, errors
+from smpcli.commands import compare, evaluate, export, listings, prune
+
+app = typer.Typer(
+    name="smp",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Prune pre-trained language models for a task, and compare methods of doing so.",
+)
+app.command("prune")(prune.prune)
+app.command("finetune")(prune.finetune)
+app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("export")(export.export)
+app.command("methods")(listings.methods)
+app.command("tasks")(listings.tasks)
+app.command("recipes")(listings.recipes)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        console.data(f"smp {version('smp-prune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 a fault of ours, 2 something to mend, 130 interrupted."""
+    console.quieten_libraries()
+    sys.exit(errors.guarded(lambda: app(standalone_mode=False)))

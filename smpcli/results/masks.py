@@ -1,0 +1,109 @@
+"""mask.safetensors: one bit a weight, and nothing taken on trust when it is read back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smpcli.errors import UserError, one_line
+from smpcli.files import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = "smp-mask"
+VERSION = 1
+# The library writes metadata in a random order. One key that holds everything keeps the bytes the same.
+_KEY = "smp"
+_MAX_DIMENSIONS = 4
+
+
+def write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
+    """Write boolean masks: packed bits (`numpy.packbits`, row by row, first weight in the highest bit).
+
+    The same masks make the same bytes, whatever the order of the mapping. Raises `TypeError` for a mask that isn't
+    boolean, `ValueError` for one without an element or of more than four dimensions, `UserError` for a file that
+    can't be written.
+    """
+    import numpy as np
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    packed, shapes = {}, {}
+    for name in sorted(masks):
+        mask = masks[name]
+        if mask.dtype != torch.bool:
+            raise TypeError(f"mask '{name}' is {mask.dtype}, not bool")
+        if mask.numel() == 0 or not 1 <= mask.dim() <= _MAX_DIMENSIONS:
+            raise ValueError(f"mask '{name}' has the shape {list(mask.shape)}")
+        packed[name] = np.packbits(mask.detach().cpu().numpy().reshape(-1))
+        shapes[name] = list(mask.shape)
+    about = json.dumps({"format": FORMAT, "version": VERSION, "shapes": shapes}, separators=(",", ":"))
+    with replacing(path) as temporary:
+        try:
+            save_file(packed, temporary, {_KEY: about})
+        except SafetensorError as error:
+            raise UserError(f"can't write {path}: {one_line(str(error))}") from error
+
+
+def read_masks(path: Path) -> dict[str, Tensor]:
+    """Read masks as boolean tensors, sorted by name.
+
+    Shapes are checked against the bytes that are there before anything is unpacked. Raises `UserError`.
+    """
+    import numpy as np
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    def damaged(reason: str) -> UserError:
+        return UserError(one_line(f"damaged mask file {path}: {reason}"))
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = _shapes(file.metadata() or {}, damaged)
+            names = sorted(file.keys())
+            if names != sorted(shapes):
+                raise damaged("the names of its shapes and of its matrices differ")
+            masks = {}
+            for name in names:
+                stored, shape = file.get_slice(name), shapes[name]
+                size = math.prod(shape)
+                if stored.get_dtype() != "U8":
+                    raise damaged(f"'{name}' is {stored.get_dtype()}, not packed bits (U8)")
+                if stored.get_shape() != [(size + 7) // 8]:
+                    raise damaged(f"'{name}' of shape {shape} doesn't fit its {stored.get_shape()} bytes")
+                bits = np.unpackbits(file.get_tensor(name))
+                if bits[size:].any():
+                    raise damaged(f"'{name}' has bits set beyond its last weight")
+                masks[name] = torch.from_numpy(bits[:size].view(np.bool_).reshape(shape))
+            return masks
+    except FileNotFoundError:
+        raise UserError(f"there is no mask file {path}") from None
+    except SafetensorError as error:
+        raise damaged(str(error)) from None
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from None
+
+
+def _shapes(metadata: Mapping[str, str], damaged: Callable[[str], UserError]) -> dict[str, list[int]]:
+    try:
+        about = json.loads(metadata[_KEY])
+    except (KeyError, ValueError, RecursionError):
+        raise damaged("it says nothing of its format: smp didn't write it") from None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise damaged("it says nothing of its format: smp didn't write it")
+    if about.get("version") != VERSION:
+        raise damaged(f"its version is {about.get('version')!r} and this smp reads {VERSION}: upgrade smp")
+    shapes = about.get("shapes")
+    if not isinstance(shapes, dict):
+        raise damaged("it holds no shapes")
+    for name, shape in shapes.items():
+        # Not isinstance, to which True is an int; limits, so that no product of a file's numbers takes long.
+        proper = isinstance(shape, list) and 1 <= len(shape) <= _MAX_DIMENSIONS
+        if not proper or not all(type(n) is int and 0 < n < 2**40 for n in shape):
+            raise damaged(f"'{name}' has no proper shape")
+    return shapes

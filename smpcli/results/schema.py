@@ -1,0 +1,151 @@
+"""result.json, checked: what a finished run says of itself (docs/result-schema.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from typing import Annotated, Any, NoReturn
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+SCHEMA = 1
+
+
+class SchemaError(ValueError):
+    """result.json isn't what the schema says: `str(error)` is one line, without the file's name."""
+
+
+def _moment(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without its zone")
+    return text
+
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[FiniteFloat, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Block(BaseModel):
+    # Keys may be added within a version, so a reader leaves alone what it doesn't know.
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class RunInfo(_Block):
+    id: Name
+    method: Name
+    task: Name
+    model: Name
+    sparsity: Annotated[FiniteFloat, Field(ge=0, lt=1)]
+    remaining: Annotated[FiniteFloat, Field(ge=0, le=1)]
+    seed: int
+    settings_digest: str
+    command: str
+    started: Annotated[str, AfterValidator(_moment)]
+    seconds: Seconds
+
+
+class Weights(_Block):
+    total: Count
+    prunable: Count
+    kept: Count
+    trained: Count
+
+
+class MethodInfo(_Block):
+    report: dict[str, Any]
+
+
+class DataInfo(_Block):
+    digest: Name
+    origin: str
+    train: Count
+    dev: dict[str, Count]
+
+
+class ModelInfo(_Block):
+    name: Name
+    digest: Name
+    head: Name
+
+
+class TrainingInfo(_Block):
+    steps: Count
+    batch_size: Annotated[int, Field(ge=1)]
+    seconds_per_step: Seconds
+    metric_history: list[tuple[int, FiniteFloat]]
+
+
+class Environment(_Block):
+    smp: str
+    python: str
+    torch: str
+    transformers: str
+    platform: str
+    device: str
+    threads: int
+
+
+class Result(_Block):
+    """One finished run. Fractions in [0, 1], metrics as the field defines them, times in seconds, sizes in bytes."""
+
+    # "schema" is a method of pydantic's, so the field has another name here, and its own in JSON.
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    version: int = Field(alias="schema")
+    run: RunInfo
+    metric: Name
+    metrics: dict[str, FiniteFloat]
+    weights: Weights
+    task_bytes: Count
+    files: dict[str, Count]
+    method: MethodInfo
+    data: DataInfo
+    model: ModelInfo
+    training: TrainingInfo
+    environment: Environment
+
+    @property
+    def value(self) -> float:
+        """The task's first metric."""
+        return self.metrics[self.metric]
+
+    @model_validator(mode="after")
+    def _agree(self) -> Result:
+        weights = self.weights
+        if self.metric not in self.metrics:
+            raise ValueError(f"metrics lacks '{self.metric}'")
+        if not weights.kept <= weights.prunable <= weights.total:
+            raise ValueError("weights must be kept <= prunable <= total")
+        kept = weights.kept / weights.prunable if weights.prunable else 1.0
+        if not math.isclose(self.run.remaining, kept, abs_tol=1e-6):
+            raise ValueError(f"run.remaining is {self.run.remaining}, but kept / prunable is {kept}")
+        return self
+
+
+def _no_number(name: str) -> NoReturn:
+    raise SchemaError(f"it holds {name}, which is no number")
+
+
+def parse_result(text: str) -> Result:
+    """Read the text of a result.json. Raises `SchemaError`."""
+    try:
+        raw = json.loads(text, parse_constant=_no_number)
+    except SchemaError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise SchemaError(f"it isn't JSON ({error})") from None
+    version = raw.get("schema") if isinstance(raw, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise SchemaError('it has no "schema" number')
+    if version > SCHEMA:
+        raise SchemaError(f"it has schema {version} and this smp reads up to {SCHEMA}: upgrade smp")
+    try:
+        return Result.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise SchemaError(f"{where}: {what}{more}" if where else f"{what}{more}") from None

@@ -1,0 +1,57 @@
+"""GLUE's metrics, by scikit-learn and SciPy; none of them ever comes out as NaN."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from smpcli.errors import UserError
+
+
+def compute(
+    metrics: list[str], predictions: Sequence[int] | Sequence[float], references: Sequence[int] | Sequence[float]
+) -> dict[str, float]:
+    """Each metric of the predictions, in the order asked for: accuracy and F1 in [0, 1], the others in [-1, 1].
+
+    accuracy; f1 (binary: class 1 is the positive one); macro_f1 (unweighted mean over the classes seen);
+    matthews (Matthews correlation); pearson, spearman (correlations). Where one is undefined it is 0.0: F1 without a
+    positive prediction or reference, a correlation where either side is constant or there is one row only.
+    Raises `UserError` for predictions that are not finite, `ValueError` for lengths that differ or are 0.
+    """
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    guess, truth = np.asarray(predictions), np.asarray(references)
+    if guess.shape != truth.shape or guess.ndim != 1 or not guess.size:
+        raise ValueError(f"need as many predictions as references, at least one: {guess.shape}, {truth.shape}")
+    if not np.isfinite(guess).all():
+        raise UserError("the model predicts NaN or infinity: training diverged; take a lower learning rate")
+    values: dict[str, float] = {}
+    for name in metrics:
+        match name:
+            case "accuracy":
+                value = accuracy_score(truth, guess)
+            case "f1":
+                value = f1_score(truth, guess, average="binary", pos_label=1, zero_division=0.0)
+            case "macro_f1":
+                value = f1_score(truth, guess, average="macro", zero_division=0.0)
+            case "matthews":
+                value = matthews_corrcoef(truth, guess)
+            case "pearson" | "spearman":
+                value = _correlation(name, guess, truth)
+            case _:
+                raise ValueError(f"no metric '{name}'")
+        values[name] = float(value)
+    return values
+
+
+def _correlation(name: str, guess: np.ndarray, truth: np.ndarray) -> float:
+    from scipy.stats import pearsonr, spearmanr
+
+    if np.ptp(guess) == 0 or np.ptp(truth) == 0:
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SciPy warns of nearly constant input: its value stands, unless it is NaN
+        value = (pearsonr if name == "pearson" else spearmanr)(guess.astype(float), truth.astype(float)).statistic
+    return float(value) if np.isfinite(value) else 0.0

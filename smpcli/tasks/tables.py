@@ -1,0 +1,195 @@
+"""Reading files into columns: csv, tsv, jsonl, parquet; every fault is named with its line.
+
+Numbers and texts come out as the file has them; what they mean is the task's business (`data.py`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smpcli.errors import UserError, one_line
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns of equal length. `numbers` holds each row's place, counted in `unit`s, for messages."""
+
+    name: str
+    columns: dict[str, Any]  # a list, or an Arrow column, which `values` turns into one when it is wanted
+    numbers: Sequence[int]
+    unit: str = "line"
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def values(self, column: str) -> list[Any]:
+        """The column's values in row order. Raises `UserError` when there is no such column."""
+        if column not in self.columns:
+            raise UserError(f"{self.name} has no column '{column}'; its columns: {shown(self.columns)}")
+        found = self.columns[column]
+        return found if isinstance(found, list) else list(found.to_pylist())
+
+    def place(self, row: int) -> str:
+        """Where row `row` (from 0) is, as a person finds it."""
+        counted = "" if self.unit == "line" else " (from 0)"
+        return f"{self.name}, {self.unit} {self.numbers[row]}{counted}"
+
+    def renamed(self, names: dict[str, str]) -> Table:
+        """The same table with the columns in `names` called otherwise."""
+        columns = {names.get(name, name): values for name, values in self.columns.items()}
+        return Table(self.name, columns, self.numbers, self.unit)
+
+
+def shown(names: Any, limit: int = 12) -> str:
+    """Up to `limit` names for a message."""
+    names = [str(name) for name in names]
+    text = ", ".join(f"'{one_line(name, 40)}'" for name in names[:limit])
+    return text + (f", … ({len(names)} in all)" if len(names) > limit else "")
+
+
+def read_table(path: Path, *, header: list[str] | None = None) -> Table:
+    """Read a file by what its name ends in; `header` names the columns of a csv or tsv that doesn't.
+
+    csv: commas, double quotes (RFC 4180, strict). tsv: tabs and no quoting at all, as GLUE's files are.
+    jsonl: one object a line. A BOM, CRLF and empty lines at the end are fine. Raises `UserError`.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise UserError(f"can't read {path.name}: a data file ends in {', '.join(FORMATS)}{_advice(suffix)}")
+    if not path.is_file():
+        raise UserError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from error
+    if not raw.strip():
+        raise UserError(f"{path} is empty")
+    if suffix == ".parquet":
+        return _parquet(path, raw)
+    text = _decode(path, raw).rstrip("\r\n")
+    if not text.strip():
+        raise UserError(f"{path} is empty")
+    if suffix == ".jsonl":
+        return _jsonl(path, text)
+    numbered = _csv_rows(path, text) if suffix == ".csv" else _tsv_rows(text)
+    return _delimited(path, numbered, header)
+
+
+def _advice(suffix: str) -> str:
+    if suffix == ".json":
+        return "; save it with one object a line, as .jsonl"
+    if suffix in (".xlsx", ".xls", ".ods"):
+        return "; save the sheet as CSV UTF-8"
+    if suffix in (".gz", ".zip", ".bz2", ".xz"):
+        return "; unpack it first"
+    return ""
+
+
+def _decode(path: Path, raw: bytes) -> str:
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path} isn't UTF-8 but UTF-16: save it as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # utf-8-sig counts from behind a BOM
+        start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
+        line = raw.count(b"\n", 0, start) + 1
+        raise UserError(
+            f"{path} isn't UTF-8: byte 0x{raw[start]:02x} at offset {start} (line {line}); save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}, line {line}: holds a NUL byte: it is damaged or no text file")
+    return text
+
+
+def _tsv_rows(text: str) -> list[tuple[int, list[str]]]:
+    # str.splitlines would also split at U+2028, form feeds and others, which texts may hold
+    return [(i, line.removesuffix("\r").split("\t")) for i, line in enumerate(text.split("\n"), 1)]
+
+
+def _csv_rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    start = 1
+    limit = csv.field_size_limit(len(text) + 1)  # a document may be longer than csv's 131,072 characters
+    try:
+        for row in reader:
+            rows.append((start, row or [""]))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {start}: broken CSV ({error}); a quote inside a quoted field is written twice"
+        ) from None
+    finally:
+        csv.field_size_limit(limit)
+    return rows
+
+
+def _delimited(path: Path, rows: list[tuple[int, list[str]]], header: list[str] | None) -> Table:
+    if header is None:
+        header = [name.strip() for name in rows[0][1]]
+        rows = rows[1:]
+        if not rows:
+            raise UserError(f"{path} has a header line and no rows")
+    repeated = {name for name in header if name and header.count(name) > 1}
+    if repeated:
+        raise UserError(f"{path}: column {shown(sorted(repeated))} is there more than once")
+    width = len(header)
+    for line, row in rows:
+        if len(row) != width:
+            noun = "column" if len(row) == 1 else "columns"
+            raise UserError(f"{path}, line {line}: {len(row)} {noun} found, {width} expected")
+    columns = {
+        name: list(values) for name, values in zip(header, zip(*(r for _, r in rows), strict=True), strict=True)
+    }
+    return Table(path.name, columns, [line for line, _ in rows])
+
+
+def _jsonl(path: Path, text: str) -> Table:
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        place = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+            if "\\u" in line:
+                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no character
+        except UnicodeEncodeError:
+            raise UserError(f"{place}: holds half a surrogate pair (\\ud800 to \\udfff), no character") from None
+        except json.JSONDecodeError as error:
+            pretty = "; each line must hold one whole object" if number == 1 else ""
+            raise UserError(f"{place}: broken JSON ({error.msg}, column {error.colno}){pretty}") from None
+        except (RecursionError, ValueError) as error:
+            raise UserError(f"{place}: broken JSON ({one_line(str(error), 80)})") from None
+        if not isinstance(row, dict):
+            raise UserError(f'{place}: must hold an object like {{"text": …, "label": …}}')
+        rows.append(row)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return Table(path.name, columns, range(1, len(rows) + 1))
+
+
+def _parquet(path: Path, raw: bytes) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw)).read()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} can't be read as parquet: {one_line(str(error), 120)}") from None
+    names = list(table.column_names)
+    if len(set(names)) < len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise UserError(f"{path}: column {shown(repeated)} is there more than once")
+    if not table.num_rows:
+        raise UserError(f"{path} has columns and no rows")
+    columns = dict(zip(names, table.columns, strict=True))
+    return Table(path.name, columns, range(table.num_rows), "row")

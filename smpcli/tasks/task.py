@@ -1,0 +1,191 @@
+"""What a task is: where its data come from, its columns, labels, label words and metrics. One YAML file each.
+
+A task knows nothing of models, masks or methods. Reading a task's rows is `data.py`'s business.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from smpcli.errors import UserError, one_line, unknown
+from smpcli.files import read_yaml
+from smpcli.paths import RECIPES
+from smpcli.tasks import own
+from smpcli.tasks.tables import FORMATS, read_table
+
+METRICS = {
+    "classification": ("accuracy", "f1", "macro_f1", "matthews"),
+    "regression": ("pearson", "spearman"),
+}
+
+
+class Source(BaseModel):
+    """Where the rows are: a data set on the hub, a folder of files below --data-dir, both, or files of one's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub: str | None = None  # data set on the hub, as `datasets.load_dataset` names it
+    config: str | None = None  # and its configuration
+    train_split: str = "train"
+    dev_splits: dict[str, str] = {"dev": "validation"}  # our name of a dev set -> the hub's split
+
+    folder: str | None = None  # sub-folder of --data-dir
+    train_file: str = "train.tsv"
+    dev_files: dict[str, str] = {"dev": "dev.tsv"}  # our name of a dev set -> file in the folder
+    header: list[str] | None = None  # the columns of files without a header line
+    rename: dict[str, str] = {}  # column in the folder's files -> column as the task calls it
+
+    file: Path | None = None  # a file of one's own (in a YAML: relative to the YAML)
+    dev_file: Path | None = None  # and one to evaluate on; without it a tenth of `file` is kept for that
+
+    package: Literal["movies"] | None = None  # made from a package of the index: see movies.py
+    score_range: tuple[float, float] | None = None  # regression: labels outside are refused
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(bool(place) for place in (self.hub or self.folder, self.file, self.package)) != 1:
+            raise ValueError("name one place: hub, folder (or both), file, or package")
+        if self.config and not self.hub:
+            raise ValueError("config belongs to hub, which is not there")
+        if self.dev_file and not self.file:
+            raise ValueError("dev_file belongs to file, which is not there")
+        if not self.dev_splits or (self.hub and self.folder and self.dev_splits.keys() != self.dev_files.keys()):
+            raise ValueError("dev_splits and dev_files must name the same dev sets, at least one")
+        return self
+
+
+class Task(BaseModel):
+    """A task as its YAML file describes it. `labels[i]` is the name of class i; regression has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    title: str
+    kind: Literal["classification", "regression"]
+    text: str
+    pair: str | None = None
+    label: str
+    labels: list[str] = []
+    label_values: dict[str, str] = {}
+    words: dict[str, str] = {}
+    metrics: list[str] = Field(min_length=1)
+    max_length: int = Field(default=128, ge=4)
+    train_rows: int | None = Field(default=None, ge=1)
+    dev_rows: int | None = Field(default=None, ge=1)
+    defaults: dict[str, Any] = {}
+    source: Source
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        labels = set(self.labels)
+        if len({self.text, self.pair, self.label}) < 3:
+            raise ValueError("text, pair and label must be different columns")
+        if self.kind == "regression" and (labels or self.label_values):
+            raise ValueError("regression has numbers for labels: leave out labels and label_values")
+        if self.kind == "classification" and (len(labels) < 2 or len(labels) < len(self.labels)):
+            raise ValueError("labels must name at least two classes, in the order of their ids, each once")
+        if self.kind == "classification" and self.source.score_range:
+            raise ValueError("source.score_range is for regression")
+        if strange := sorted(set(self.label_values.values()) - labels):
+            raise ValueError(f"label_values: '{strange[0]}' is not one of labels {self.labels}")
+        wanted = {"score"} if self.kind == "regression" else labels
+        if self.words and self.words.keys() != wanted:
+            raise ValueError(f"words must have one word for each of {sorted(wanted)}")
+        if len(set(self.words.values())) < len(self.words):
+            raise ValueError("words: two labels have the same word")
+        for metric in self.metrics:
+            if metric not in METRICS[self.kind]:
+                known = ", ".join(METRICS[self.kind])
+                raise ValueError(f"metrics: '{metric}' is none for {self.kind}; known: {known}")
+        if "f1" in self.metrics and len(labels) != 2:
+            raise ValueError("metrics: f1 is that of the second of two labels; take macro_f1 for more")
+        return self
+
+
+def list_tasks() -> list[Task]:
+    """The built-in tasks, by name."""
+    return [load_yaml(path) for path in sorted((RECIPES / "tasks").glob("*.yaml"))]
+
+
+def find_task(name: str, *, text: str | None = None, pair: str | None = None, label: str | None = None) -> Task:
+    """A built-in task by name, a task YAML by path, or a csv, tsv, jsonl or parquet file as a task.
+
+    `text`, `pair` and `label` name the columns of such a data file; without them they are guessed by their usual
+    names, and the result's title says what was taken. Its labels are counted: sorted, numbers by value, and numbers
+    that are not a small set of whole ones make it a regression. Raises `UserError`.
+    """
+    built_in = {path.stem: path for path in sorted((RECIPES / "tasks").glob("*.yaml"))}
+    path = Path(name).expanduser()
+    suffix = path.suffix.lower()
+    if suffix in FORMATS and name not in built_in:
+        return _own_file(path.absolute(), text, pair, label)
+    if text or pair or label:
+        raise UserError(f"columns can be named for a data file of your own; task '{name}' has its own columns")
+    if name in built_in:
+        return load_yaml(built_in[name])
+    if suffix in (".yaml", ".yml"):
+        return load_yaml(path.absolute())
+    if path.is_dir():
+        raise UserError(f"{name} is a folder: --task takes a task's name or a file; a folder goes to --data-dir")
+    if path.is_file() or suffix in (".json", ".txt", ".xlsx", ".gz", ".zip"):
+        read_table(path)  # says which endings there are
+    raise unknown("task", name, built_in, "`smp tasks` lists them; or give a csv, tsv, jsonl, parquet or yaml file")
+
+
+def _own_file(path: Path, text: str | None, pair: str | None, label: str | None) -> Task:
+    table = read_table(path)
+    text, pair, label = own.columns(table, text, pair, label)
+    kind, labels = own.kind_and_labels(table, label)
+    what = f"{len(labels)} classes" if kind == "classification" else "regression"
+    texts = f"'{text}'" + (f" + '{pair}'" if pair else "")
+    return Task(
+        name=path.stem,
+        title=f"{path.name}: {texts} -> '{label}', {what}",
+        kind=kind,
+        text=text,
+        pair=pair,
+        label=label,
+        labels=labels,
+        metrics=["accuracy", "macro_f1"] if kind == "classification" else ["pearson", "spearman"],
+        source=Source(file=path),
+    )
+
+
+def load_yaml(path: Path) -> Task:
+    """Read and check a task's YAML file; `name` is the file's stem where it isn't given.
+
+    Raises `UserError`, one line that names the file and the key.
+    """
+    values = {"name": path.stem, **read_yaml(path)}
+    source = values.get("source")
+    if isinstance(source, dict):
+        # `file` is relative to the YAML, so that the two can travel together
+        near = {key: path.parent / source[key] for key in ("file", "dev_file") if isinstance(source.get(key), str)}
+        values["source"] = source | near
+        if "file" in near and values.get("kind") == "classification" and not values.get("labels"):
+            table, label = read_table(near["file"]), str(values.get("label"))
+            values["labels"] = own.class_names(table, label, own.count(table, label))
+    try:
+        return Task.model_validate(values)
+    except ValidationError as error:
+        raise _invalid(path, error) from None
+
+
+def _invalid(path: Path, error: ValidationError) -> UserError:
+    """pydantic's first complaint as one line; the rest are counted."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        model = Source if first["loc"][0] == "source" else Task
+        return unknown(f"key in {path}:", key, model.model_fields, f"docs/tasks.md lists the keys{more}")
+    message = one_line(first["msg"].removeprefix("Value error, "))
+    if first["type"] == "missing":
+        message = "this key is missing"
+    elif first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
+        # YAML reads Yes, No, on, off as truth values, and 0 as a number
+        message = "put it in quotes: YAML takes Yes, No, on, off and numbers for something else than text"
+    return UserError(f"{path}: {key + ': ' if key else ''}{message}{more}")

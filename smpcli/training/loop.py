@@ -1,0 +1,122 @@
+"""THE loop: every method is trained by this one function."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from pruners.masking import MaskedLayer, refresh, straight_through
+from smpcli.training.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.utils.data import DataLoader
+
+    from pruners.base import Pruner
+
+FULL = 1.0
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is worth showing after a step (or an evaluation, then `metrics` is filled)."""
+
+    step: int
+    steps: int
+    density: float
+    loss: float
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished training says about itself."""
+
+    evaluation: Evaluation
+    history: list[tuple[int, dict[str, float]]]
+    seconds: float
+    loss: float
+
+
+def task_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
+    """Cross-entropy of logits (batch, labels), or the mean squared error of values (batch, 1)."""
+    return mse_loss(logits[:, 0], labels) if regression else cross_entropy(logits, labels)
+
+
+def train(
+    *,
+    model: nn.Module,
+    pruner: Pruner,
+    layers: Sequence[MaskedLayer],
+    weights: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    batches: DataLoader[Any],
+    steps: int,
+    final_density: float,
+    regression: bool,
+    max_grad_norm: float,
+    evaluate: Callable[[], Evaluation],
+    evaluate_every: int,
+    on_step: Callable[[Step], None],
+    accelerator: Accelerator,
+) -> Summary:
+    """Train for `steps` steps and leave the model pruned to `final_density`.
+
+    layers are empty for a method that doesn't prune; `weights` are the trained weights beside the scores.
+    Raises TrainingDiverged when the loss is NaN or infinite.
+    """
+    trained = [*weights, *(part for layer in layers for part in layer.score_parameters())]
+    history: list[tuple[int, dict[str, float]]] = []
+    started = time.perf_counter()
+    loss_value = math.nan
+    model.train()
+    for step, (inputs, labels) in enumerate(_repeat(batches, steps)):
+        progress = step / steps
+        density = pruner.density(progress, final_density) if layers else FULL
+        if layers:
+            refresh(pruner, layers, density)
+        loss = task_loss(model(**inputs), labels, regression)
+        accelerator.backward(loss)
+        straight_through(pruner, layers, pruner.penalty_weight(progress))
+        accelerator.clip_grad_norm_(trained, max_grad_norm)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        loss_value = loss.item()
+        if not math.isfinite(loss_value):
+            raise TrainingDiverged(f"the loss is {loss_value} at step {step + 1}")
+        due = evaluate_every and (step + 1) % evaluate_every == 0 and step + 1 < steps
+        metrics = evaluate().metrics if due else {}
+        if metrics:
+            history.append((step + 1, metrics))
+        on_step(Step(step + 1, steps, density, loss_value, metrics))
+    if layers:
+        refresh(pruner, layers, final_density)
+    evaluation = evaluate()
+    history.append((steps, evaluation.metrics))
+    seconds = time.perf_counter() - started
+    on_step(Step(steps, steps, final_density if layers else FULL, loss_value, evaluation.metrics))
+    return Summary(evaluation, history, seconds, loss_value)
+
+
+def _repeat(batches: DataLoader[Any], steps: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Batches of as many epochs as `steps` need."""
+    done = 0
+    while done < steps:
+        for batch in batches:
+            yield batch
+            done += 1
+            if done == steps:
+                return

@@ -1,0 +1,60 @@
+"""The optimiser: what is trained, at which learning rate, and how rates change over the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pruners.base import Pruner
+from pruners.masking import MaskedLayer
+from smpcli.modeling.heads import TaskModel
+
+
+def trained_weights(pruner: Pruner, model: TaskModel, layers: Sequence[MaskedLayer]) -> list[nn.Parameter]:
+    """The weights (not scores) that the run trains; everything else is frozen by this call.
+
+    A classifier head is always trained, as it starts at random; words and prototypes only where all weights are.
+    """
+    effective = {id(layer.effective) for layer in layers}
+    weights: list[nn.Parameter] = []
+    for name, parameter in model.backbone.named_parameters():
+        if id(parameter) in effective:
+            continue
+        trains = pruner.trains_weights or (model.head == "classifier" and name in model.own_names)
+        parameter.requires_grad_(trains)
+        if trains:
+            weights.append(parameter)
+    return weights + [layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter)]
+
+
+def make_optimizer(
+    pruner: Pruner, weights: list[nn.Parameter], layers: Sequence[MaskedLayer], steps: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW; scores and weights at their own rates, no decay on scores, biases and norms; linear decay to 0."""
+    settings = pruner.settings
+    scores = [part for layer in layers for part in layer.score_parameters()]
+    groups: list[dict[str, Any]] = [
+        {"params": scores, "lr": getattr(settings, "scores_lr", 0.0), "weight_decay": 0.0},
+        {
+            "params": [weight for weight in weights if weight.ndim > 1],
+            "lr": settings.weights_lr,
+            "weight_decay": settings.weight_decay,
+        },
+        {
+            "params": [weight for weight in weights if weight.ndim <= 1],
+            "lr": settings.weights_lr,
+            "weight_decay": 0.0,
+        },
+    ]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    rising: float = settings.warmup * steps
+
+    def rate(step: int) -> float:
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        return max(0.0, (steps - step) / max(1.0, steps - rising))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)

@@ -1,0 +1,107 @@
+"""What a run will do, worked out before it is done: steps, weights, memory. Downloads nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruners.allocation import kept_weights
+from smpcli.errors import UserError
+
+if TYPE_CHECKING:
+    from smpcli.settings import Settings
+
+FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A dry run's answer. None: can't be known without a download."""
+
+    settings: dict[str, Any]
+    train_examples: int | None
+    dev_examples: int | None
+    steps: int | None
+    total_weights: int | None
+    prunable_weights: int | None
+    kept_weights: int | None
+    trained_weights: int | None
+    learned_scores: int | None
+    memory_bytes: int | None
+
+
+def count_steps(settings: Settings, examples: int) -> int:
+    """Training steps: max_steps, or epochs times batches an epoch (the last batch may be smaller)."""
+    if settings.max_steps is not None:
+        return int(settings.max_steps)
+    batches = math.ceil(examples / settings.batch_size)
+    return max(1, round(float(settings.epochs) * batches))
+
+
+def check_output(output: Path) -> None:
+    """Refuse an output folder that can't be written before anything long begins; makes nothing."""
+    import os
+
+    existing = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"can't write {output}: {existing} is a file; choose another place with --output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"can't write {output}: permission denied; choose another place with --output")
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Validate everything that can be validated without a download, and estimate the run."""
+    from smpcli.tasks.data import dry_run_sizes
+
+    train, dev = dry_run_sizes(settings.task, _path(settings.run.data_dir), dev_file=_path(settings.run.dev_file))
+    steps = count_steps(settings, train) if train is not None else settings.max_steps
+    weights = _count_weights(settings)
+    return Plan(settings.flat(), train, dev, steps, **weights)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None
+
+
+def _count_weights(settings: Settings) -> dict[str, int | None]:
+    """Weights of the model as built from its configuration alone, without memory for them."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from smpcli.modeling.backbone import load_config, model_path
+    from smpcli.modeling.layers import find_prunable
+
+    names = ("total_weights", "prunable_weights", "kept_weights", "trained_weights", "learned_scores", "memory_bytes")
+    try:
+        config = load_config(settings.model, local_only=True)
+    except UserError:
+        if Path(model_path(settings.model)).is_dir():
+            raise
+        return dict.fromkeys(names)
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    found = find_prunable(model, config)
+    prunable = sum(matrix.module.weight.numel() for matrix in found)
+    pruner = settings.pruner
+    factored = getattr(settings.method, "factored", False)
+    edges = sum(sum(matrix.module.weight.shape) for matrix in found) if factored else 0
+    scores = prunable + edges if pruner.trains_scores else 0
+    trained = total if pruner.trains_weights else 0
+    kept = kept_weights(1 - settings.sparsity, prunable) if pruner.prunes else prunable
+    # A trained number needs a gradient and AdamW's two moments; masking keeps W beside W', and a byte of mask.
+    memory = FLOAT * (total + 3 * trained + 4 * scores)
+    if pruner.prunes:
+        memory += (FLOAT + 1) * prunable
+        memory += FLOAT * prunable if pruner.trains_weights else 0
+    memory += _activations(settings, config)
+    return dict(zip(names, (total, prunable, kept, trained, scores, memory), strict=True))
+
+
+def _activations(settings: Settings, config: Any) -> int:
+    """Activations kept for backward: 34 + 5 a s / h half-precision bytes a token, layer, unit (arXiv 2205.05198)."""
+    length, hidden = settings.max_length, config.hidden_size
+    half = settings.batch_size * length * hidden * (34 + 5 * config.num_attention_heads * length / hidden)
+    return int(2 * half * config.num_hidden_layers)

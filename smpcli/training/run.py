@@ -1,0 +1,184 @@
+"""One run, from settings to a run directory."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from smpcli.training.plan import check_output
+
+if TYPE_CHECKING:
+    from smpcli.results.rundir import RunDir
+    from smpcli.settings import Settings
+    from smpcli.tasks.data import TaskData
+    from smpcli.training.loop import Step, Summary
+    from smpcli.training.session import Session
+
+# metrics.jsonl gets about this many rows of training loss.
+METRIC_ROWS = 100
+
+
+class Progress(Protocol):
+    """Whoever wants to know how a run goes on."""
+
+    def phase(self, name: str) -> None: ...
+    def step(self, step: Step) -> None: ...
+
+
+def run_id(settings: Settings) -> str:
+    """The run's folder: readable, and the same for the same settings."""
+    from smpcli.results.rundir import digest
+
+    name = f"{settings.task.name}-{settings.pruner.name}-{settings.sparsity:g}-seed{settings.seed}"
+    # The name of a person's own file may hold anything.
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{digest(settings.digested())[:8]}"
+
+
+def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = False) -> RunDir:
+    """Carry out one run and return its directory; result.json is written last.
+
+    Raises UserError for what a person can mend (data, model, folder).
+    """
+    from smpcli.results.rundir import RunDir
+    from smpcli.tasks.data import load_data
+
+    check_output(output)
+    started = datetime.now(UTC)
+    progress.phase("data")
+    data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
+    progress.phase("model")
+    session = _start(settings, data)
+    # Only now: everything that a person can get wrong has been tried.
+    directory = RunDir.create(output, run_id(settings), overwrite)
+    directory.write_settings(settings.flat())
+    every = max(1, session.steps // METRIC_ROWS)
+
+    def on_step(step: Step) -> None:
+        progress.step(step)
+        if step.metrics or step.step % every == 0:
+            directory.append_metrics({"step": step.step, "density": step.density, "loss": step.loss, **step.metrics})
+
+    progress.phase("training")
+    summary = session.train(on_step)
+    progress.phase("saving")
+    _save(session, summary, directory)
+    directory.write_result(_result(session, summary, data, directory, started))
+    progress.phase("done")
+    return directory
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None
+
+
+def _start(settings: Settings, data: TaskData) -> Session:
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    from smpcli.training.session import prepare
+
+    set_seed(settings.seed)
+    return prepare(settings, data, Accelerator(cpu=settings.device == "cpu"))
+
+
+def _save(session: Session, summary: Summary, directory: RunDir) -> None:
+    """Masks, the task's own head, trained weights, and the prediction of every dev example."""
+    from smpcli.modeling.restore import head_tensors, trained_tensors
+
+    if session.layers:
+        directory.write_masks({layer.name: layer.mask.cpu() for layer in session.layers})
+    for name, tensors in (
+        ("head.safetensors", head_tensors(session.model)),
+        (
+            "weights.safetensors",
+            trained_tensors(session.model, session.layers) if session.pruner.trains_weights else {},
+        ),
+    ):
+        if tensors:
+            directory.write_tensors(name, tensors)
+    directory.write_predictions(
+        {
+            split: [
+                {"label": label, "prediction": prediction}
+                for label, prediction in zip(
+                    session.dev[split].labels.tolist(), summary.evaluation.predictions[split], strict=True
+                )
+            ]
+            for split in session.dev
+        }
+    )
+
+
+def _result(
+    session: Session, summary: Summary, data: TaskData, directory: RunDir, started: datetime
+) -> dict[str, Any]:
+    from pruners.masking import kept
+    from smpcli.results.rundir import digest
+
+    settings = session.settings
+    metric = settings.task.metrics[0]
+    count = kept(session.layers) if session.layers else session.prunable
+    files = {path.name: path.stat().st_size for path in sorted(directory.path.glob("*.safetensors"))}
+    return {
+        "schema": 1,
+        "run": {
+            "id": directory.path.name,
+            "method": settings.pruner.name,
+            "task": settings.task.name,
+            "model": settings.model,
+            "sparsity": settings.sparsity,
+            "remaining": count / session.prunable,
+            "seed": settings.seed,
+            "settings_digest": digest(settings.digested()),
+            "command": shlex.join(["smp", *sys.argv[1:]]),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+        },
+        "metric": metric,
+        "metrics": summary.evaluation.metrics,
+        "weights": {
+            "total": sum(parameter.numel() for parameter in session.model.parameters()),
+            "prunable": session.prunable,
+            "kept": count,
+            "trained": sum(weight.numel() for weight in session.weights),
+        },
+        "task_bytes": sum(files.values()),
+        "files": files,
+        "method": {"report": session.pruner.report(session.layers)},
+        "data": {
+            "digest": data.digest,
+            "origin": data.origin,
+            "train": len(data.train),
+            "dev": {split: len(examples) for split, examples in data.dev.items()},
+        },
+        "model": {"name": settings.model, "digest": session.base_digest, "head": session.model.head},
+        "training": {
+            "steps": session.steps,
+            "batch_size": settings.batch_size,
+            "seconds_per_step": summary.seconds / session.steps,
+            "metric_history": [[step, found[metric]] for step, found in summary.history],
+        },
+        "environment": environment(str(session.accelerator.device)),
+    }
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions and machine that a result was made with."""
+    from importlib.metadata import version
+
+    import torch
+
+    return {
+        "smp": version("smp-prune"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "platform": platform.platform(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }

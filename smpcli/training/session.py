@@ -1,0 +1,126 @@
+"""Everything that a run trains with, assembled: tokenised data, model with head, masked layers, optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from pruners.base import Pruner
+from pruners.masking import LayerStatistics, MaskedLayer, attach
+from smpcli.modeling.backbone import load_tokenizer
+from smpcli.modeling.build import build_model
+from smpcli.modeling.heads import TaskModel, set_prototypes
+from smpcli.modeling.layers import masked_layers
+from smpcli.training.batches import Encoded, encode, training_loader
+from smpcli.training.evaluate import Evaluation, evaluate
+from smpcli.training.loop import Step, Summary, train
+from smpcli.training.optimizer import make_optimizer, trained_weights
+from smpcli.training.plan import count_steps
+from smpcli.training.statistics import input_statistics
+
+if TYPE_CHECKING:
+    from smpcli.settings import Settings
+    from smpcli.tasks.data import TaskData
+
+# Examples that prototypes are made of, and batches of them that input statistics are taken from.
+PROTOTYPE_EXAMPLES = 2048
+STATISTICS_BATCHES = 10
+SETUP_BATCH = 64
+
+
+@dataclass
+class Session:
+    """A run in memory. `weights` are the trained weights, `layers` the masked matrices (none for dense)."""
+
+    settings: Settings
+    accelerator: Accelerator
+    model: TaskModel
+    pruner: Pruner
+    layers: list[MaskedLayer]
+    weights: list[nn.Parameter]
+    train_set: Encoded
+    dev: dict[str, Encoded]
+    base_digest: str
+    prunable: int
+    steps: int
+
+    def evaluate(self) -> Evaluation:
+        task = self.settings.task
+        return evaluate(self.model, self.dev, task.metrics, task.kind == "regression", self.accelerator.device)
+
+    def train(self, on_step: Callable[[Step], None]) -> Summary:
+        """Run the loop; afterwards the model is pruned to exactly the density asked for."""
+        settings, accelerator = self.settings, self.accelerator
+        optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, self.steps)
+        batches = training_loader(self.train_set, settings.batch_size, settings.seed)
+        model, optimizer, batches = accelerator.prepare(self.model, optimizer, batches)
+        return train(
+            model=model,
+            pruner=self.pruner,
+            layers=self.layers,
+            weights=self.weights,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            batches=batches,
+            steps=self.steps,
+            final_density=1 - settings.sparsity,
+            regression=settings.task.kind == "regression",
+            max_grad_norm=settings.max_grad_norm,
+            evaluate=self.evaluate,
+            evaluate_every=max(1, self.steps // settings.evaluations),
+            on_step=on_step,
+            accelerator=accelerator,
+        )
+
+
+def prepare(settings: Settings, data: TaskData, accelerator: Accelerator) -> Session:
+    """Tokenise, load the model, make its head, find the prunable layers and attach the method to them."""
+    task, device = settings.task, accelerator.device
+    regression = task.kind == "regression"
+    tokenizer = load_tokenizer(settings.model)
+    train_set = encode(tokenizer, data.train, settings.max_length, regression)
+    dev = {split: encode(tokenizer, part, settings.max_length, regression) for split, part in data.dev.items()}
+    model = build_model(settings.run, task, data.labels, tokenizer).to(device)
+    base_digest = model.base_digest()
+    setup = list(_setup_batches(train_set, settings.seed, device))
+    if model.head == "prototype":
+        set_prototypes(model, setup, settings.head_scale)
+    pruner = settings.pruner(settings.method)
+    layers = masked_layers(model.backbone, model.config)
+    prunable = sum(layer.weight.numel() for layer in layers)
+    if not pruner.prunes:
+        layers = []
+    statistics: dict[str, LayerStatistics] = {}
+    if layers and pruner.needs_statistics:
+        spread = setup[:: max(1, len(setup) // STATISTICS_BATCHES)]
+        statistics = input_statistics(model, layers, (inputs for inputs, _ in spread))
+    attach(pruner, layers, statistics)
+    weights = trained_weights(pruner, model, layers)
+    return Session(
+        settings=settings,
+        accelerator=accelerator,
+        model=model,
+        pruner=pruner,
+        layers=layers,
+        weights=weights,
+        train_set=train_set,
+        dev=dev,
+        base_digest=base_digest,
+        prunable=prunable,
+        steps=count_steps(settings, len(train_set)),
+    )
+
+
+def _setup_batches(train_set: Encoded, seed: int, device: torch.device) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Random training examples by length, for prototypes and input statistics."""
+    chosen = np.random.default_rng([seed, 1]).permutation(len(train_set))[:PROTOTYPE_EXAMPLES]
+    chosen = chosen[np.argsort(train_set.lengths[chosen], kind="stable")]
+    for start in range(0, len(chosen), SETUP_BATCH):
+        inputs, labels = train_set.collate(chosen[start : start + SETUP_BATCH].tolist())
+        yield {name: tensor.to(device) for name, tensor in inputs.items()}, labels
