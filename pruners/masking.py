@@ -35,7 +35,8 @@ class MaskedLayer:
     """One prunable matrix: the module that holds it, W, M and, where learned, the scores S.
 
     name: path in the model; kind: path inside its block (SMP-S groups by it); W, M, S: (out, in).
-    With factored scores, what is ranked is S_ij + r_i + c_j: `row` (out, 1) and `column` (1, in) are learned too.
+    With factored scores, what is ranked is S_ij + r_i + c_j. `scores` always holds that sum: `row` (out, 1) and
+    `column` (1, in) hold only what the last optimiser step adds to r and c, until `fold_factors` adds it to `scores`.
     """
 
     def __init__(self, name: str, kind: str, module: nn.Module) -> None:
@@ -66,14 +67,10 @@ class MaskedLayer:
         self.weight = nn.Parameter(self.weight)
 
     def score(self) -> Tensor:
-        """The learned scores as they are ranked: S, or S + r + c when factored; shape (out, in), detached."""
+        """The learned scores as they are ranked, shape (out, in), detached; ValueError when none are learned."""
         if self.scores is None:
             raise ValueError(f"{self.name} learns no scores")
-        score = self.scores.detach()
-        if self.row is not None and self.column is not None:
-            score = score + self.row.detach()
-            score += self.column.detach()
-        return score
+        return self.scores.detach()
 
     def score_parameters(self) -> list[nn.Parameter]:
         return [part for part in (self.scores, self.row, self.column) if part is not None]
@@ -125,6 +122,16 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
             if layer.row is not None and layer.column is not None:
                 layer.row.grad = gradient.sum(1, keepdim=True)
                 layer.column.grad = gradient.sum(0, keepdim=True)
+
+
+@torch.no_grad()
+def fold_factors(layers: Sequence[MaskedLayer]) -> None:
+    """After an optimiser step: add what rows and columns gained to every score of theirs."""
+    for layer in layers:
+        if layer.scores is not None and layer.row is not None and layer.column is not None:
+            layer.scores.add_(layer.row).add_(layer.column)
+            layer.row.zero_()
+            layer.column.zero_()
 
 
 def kept(layers: Iterable[MaskedLayer]) -> int:

@@ -56,5 +56,6 @@ class ScoredPruner(Pruner):
 
     def add_penalty_gradient(self, layer: MaskedLayer, gradient: Tensor, weight: float, layers: int) -> None:
         """R(S) = mean over matrices of mean sigmoid(S), so dR/dS = s (1 - s) / (matrices * numel), s = sigmoid(S)."""
-        s = layer.score().sigmoid_()
-        gradient.addcmul_(s, 1 - s, value=weight / (layers * s.numel()))
+        s = layer.score().sigmoid()
+        value = weight / (layers * s.numel())
+        gradient.add_(s, alpha=value).addcmul_(s, s, value=-value)

@@ -34,8 +34,8 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
 def _top_k_numpy(scores: np.ndarray, k: int, mask: np.ndarray) -> None:
     n = scores.size
     parted = np.partition(scores, n - k)
-    # numpy sorts NaN last, so one NaN anywhere is in the upper part.
-    _refuse_nan(bool(np.isnan(parted[n - k :]).any()))
+    # numpy sorts NaN last, so one NaN anywhere is in the upper part, and its maximum is NaN.
+    _refuse_nan(bool(np.isnan(parted[n - k :].max())))
     threshold = parted[n - k]
     np.greater_equal(scores, threshold, out=mask)
     surplus = int(np.count_nonzero(mask)) - k

@@ -42,7 +42,9 @@ class SMP(ScoredPruner):
         if self.settings.allocation == "G":
             return global_counts([self.score(layer) for layer in layers], kept)
         # eq. 4: r_l = mean sigmoid(S_l / p) says how much of its kind's budget layer l gets.
-        importance = [(self.score(layer) / self.settings.temperature).sigmoid_().mean().item() for layer in layers]
+        p = self.settings.temperature
+        scores = (self.score(layer) for layer in layers)
+        importance = [(score if p == 1 else score / p).sigmoid().mean().item() for score in scores]
         return proportional_counts(
             importance, [layer.kind for layer in layers], [layer.weight.numel() for layer in layers], kept
         )

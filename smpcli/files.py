@@ -16,16 +16,16 @@ from smpcli.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, flag: str = "--output") -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it becomes `path`, on failure it is gone.
 
-    Raises `UserError` when the folder can't be written.
+    Raises `UserError` when the folder can't be written; `flag` is the option that names another place.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except OSError as error:
-        raise cannot_write(path.parent, error) from error
+        raise cannot_write(path.parent, error, flag) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -35,15 +35,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(path, error, flag) from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
 
 
-def cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path, error: OSError, flag: str = "--output") -> UserError:
     reason = error.strerror or str(error)
-    return UserError(f"can't write {path}: {reason}; choose another place with --output")
+    return UserError(f"can't write {path}: {reason}; choose another place with {flag}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -54,6 +54,9 @@ class RunSettings(BaseModel):
     dropout: float | None = Field(None, ge=0, lt=1, description="dropout everywhere (default: the model's own)")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     evaluations: int = Field(4, ge=1, description="evaluations on the dev data during the run, the last included")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of training's matrix products; auto: bf16 where the hardware has units for it, else fp32"
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
     data_dir: str | None = Field(None, description="folder of the original data files (default: $SMP_DATA_DIR)")
     dev_file: str | None = Field(None, description="dev examples of your own file (default: a tenth of it)")
@@ -76,6 +79,10 @@ class Settings:
         if name.startswith("__") or name in ("run", "method", "task", "pruner"):
             raise AttributeError(name)
         return getattr(self.run, name)
+
+    def replace(self, **updates: Any) -> Settings:
+        """These settings with some of the run's own changed."""
+        return dataclasses.replace(self, run=self.run.model_copy(update=updates))
 
     def flat(self) -> dict[str, Any]:
         """Every setting under its key; as YAML it is a recipe that repeats the run."""

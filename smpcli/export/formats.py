@@ -14,6 +14,11 @@ FORMATS = {
 }
 
 
+# Largest difference of logits that an export may have, and dev examples that it is measured on.
+TOLERANCE = 1e-5
+CHECKED_EXAMPLES = 128
+
+
 @dataclass(frozen=True)
 class Exported:
     """What was written. max_difference: largest difference between the export's logits and the run's."""
@@ -44,3 +49,12 @@ def export_run(
     reopened = reopen(run, data_dir)
     exported: Exported = module.write(reopened, target)
     return exported
+
+
+def check_difference(difference: float) -> None:
+    """Refuse an export whose logits are not the run's. Raises UserError."""
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"export refused: its logits differ from the run's by {difference:.2e}, more than {TOLERANCE:g}; "
+            "`smp eval` on the run tells whether the run itself is sound"
+        )

@@ -13,14 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from smpcli.errors import UserError
-from smpcli.export.formats import Exported
+from smpcli.export.formats import CHECKED_EXAMPLES, Exported, check_difference
 from smpcli.files import cannot_write
 from smpcli.training.recompute import Reopened
 
 SUFFIX = "-hf"
-TOLERANCE = 1e-5
-CHECKED_EXAMPLES = 128
 
 # Run in a new process that can't import smp: only transformers and the folder.
 _CHECK = """
@@ -103,8 +100,5 @@ def _verify(run: Reopened, folder: Path, scratch: Path) -> tuple[float, int]:
         raise RuntimeError(f"the exported folder doesn't load with transformers alone:\n{done.stderr}")
     found = load_file(scratch / "logits.safetensors")["logits"]
     difference = float((found - torch.cat(expected)).abs().max())
-    if not difference <= TOLERANCE:
-        raise UserError(
-            f"export refused: its logits differ from the run's by {difference:.2e}, more than {TOLERANCE:g}"
-        )
+    check_difference(difference)
     return difference, len(indices)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,45 +52,52 @@ def restore(directory: RunDir, settings: Settings, labels: list[str]) -> tuple[T
     """
     tokenizer = load_tokenizer(settings.model)
     model = build_model(settings.run, settings.task, labels, tokenizer)
-    expected = directory.result.model.digest
-    if model.base_digest() != expected:
-        raise UserError(
-            f"the weights of {settings.model} differ from those that {directory.path} was pruned from: "
-            "use the same version of the base model"
-        )
-    parameters = dict(model.backbone.named_parameters())
+    require_base(model, directory.result.model.digest, settings.model, directory.path)
     masks = directory.read_masks() if directory.has("mask.safetensors") else {}
-    with torch.no_grad():
-        for file in ("head.safetensors", "weights.safetensors"):
-            if directory.has(file):
-                for name, tensor in directory.read_tensors(file).items():
-                    _place(parameters, masks, name, tensor, directory)
-        for matrix in find_prunable(model.backbone, model.config) if masks else ():
-            mask = masks.get(matrix.name)
-            if mask is None or mask.shape != matrix.module.weight.shape:
-                raise UserError(f"{directory.path}: mask.safetensors doesn't fit {settings.model} at {matrix.name}")
-            matrix.module.weight.mul_(mask)
+    for file in ("head.safetensors", "weights.safetensors"):
+        if directory.has(file):
+            place_tensors(model, directory.read_tensors(file), masks, directory.path)
+    apply_masks(model, masks, directory.path)
     return model.eval(), tokenizer
 
 
-def _place(
-    parameters: dict[str, torch.nn.Parameter],
-    masks: dict[str, Tensor],
-    name: str,
-    tensor: Tensor,
-    directory: RunDir,
-) -> None:
-    target = parameters.get(name.removesuffix(KEPT))
-    misfit = UserError(f"{directory.path}: the tensor {name} doesn't fit the base model")
-    if target is None:
-        raise misfit
-    if name.endswith(KEPT):
-        mask = masks.get(name.removesuffix(".weight" + KEPT))
-        if mask is None or mask.shape != target.shape or int(mask.sum()) != tensor.numel():
+def require_base(model: TaskModel, digest: str, name: str, where: Path) -> None:
+    """Refuse another base model than the one that was pruned. Raises UserError."""
+    if model.base_digest() != digest:
+        raise UserError(
+            f"the weights of {name} differ from those that {where} was pruned from: "
+            "use the same version of the base model"
+        )
+
+
+@torch.no_grad()
+def place_tensors(model: TaskModel, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor], where: Path) -> None:
+    """Copy head and trained tensors into the model. Raises UserError for one that doesn't fit."""
+    parameters = dict(model.backbone.named_parameters())
+    for name, tensor in tensors.items():
+        target = parameters.get(name.removesuffix(KEPT))
+        misfit = UserError(f"{where}: the tensor {name} doesn't fit the base model")
+        if target is None:
             raise misfit
-        target.zero_()
-        target[mask] = tensor
-    elif target.shape == tensor.shape:
-        target.copy_(tensor)
-    else:
-        raise misfit
+        if name.endswith(KEPT):
+            mask = masks.get(name.removesuffix(".weight" + KEPT))
+            if mask is None or mask.shape != target.shape or int(mask.sum()) != tensor.numel():
+                raise misfit
+            target.zero_()
+            target[mask] = tensor
+        elif target.shape == tensor.shape:
+            target.copy_(tensor)
+        else:
+            raise misfit
+
+
+@torch.no_grad()
+def apply_masks(model: TaskModel, masks: Mapping[str, Tensor], where: Path) -> None:
+    """Zero what the masks prune; no masks: a dense run. Raises UserError when they don't fit the model."""
+    if not masks:
+        return
+    for matrix in find_prunable(model.backbone, model.config):
+        mask = masks.get(matrix.name)
+        if mask is None or mask.shape != matrix.module.weight.shape:
+            raise UserError(f"{where}: its mask doesn't fit the base model at {matrix.name}")
+        matrix.module.weight.mul_(mask)

@@ -83,7 +83,7 @@ class Comparison:
         text = [name for name in frame.columns if isinstance(getattr(self.rows[0], name), str)] if self.rows else []
         for name in [*text, "seeds", "runs"]:
             frame[name] = frame[name].map(_harmless)
-        with replacing(Path(path)) as temporary:
+        with replacing(Path(path), "--csv") as temporary:
             frame.to_csv(temporary, index=False, encoding="utf-8", errors="backslashreplace", lineterminator="\n")
 
     def to_json(self) -> dict[str, Any]:

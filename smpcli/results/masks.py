@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError, one_line
 from smpcli.files import replacing
@@ -28,30 +28,51 @@ def write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
     boolean, `ValueError` for one without an element or of more than four dimensions, `UserError` for a file that
     can't be written.
     """
+    packed, shapes = pack(masks)
+    write_described(path, packed, {"format": FORMAT, "version": VERSION, "shapes": shapes})
+
+
+def pack(masks: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+    """Packed bits (uint8) and shape of each mask; errors as for `write_masks`."""
     import numpy as np
     import torch
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
 
     packed, shapes = {}, {}
-    for name in sorted(masks):
-        mask = masks[name]
+    for name, mask in masks.items():
         if mask.dtype != torch.bool:
             raise TypeError(f"mask '{name}' is {mask.dtype}, not bool")
         if mask.numel() == 0 or not 1 <= mask.dim() <= _MAX_DIMENSIONS:
             raise ValueError(f"mask '{name}' has the shape {list(mask.shape)}")
-        packed[name] = np.packbits(mask.detach().cpu().numpy().reshape(-1))
+        packed[name] = torch.from_numpy(np.packbits(mask.detach().cpu().numpy().reshape(-1)))
         shapes[name] = list(mask.shape)
-    about = json.dumps({"format": FORMAT, "version": VERSION, "shapes": shapes}, separators=(",", ":"))
+    return packed, shapes
+
+
+def write_described(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and what is said about them (as JSON), whole or not at all and always the same bytes."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    text = json.dumps(about, separators=(",", ":"), sort_keys=True)
     with replacing(path) as temporary:
         try:
-            save_file(packed, temporary, {_KEY: about})
+            save_file(dict(tensors), temporary, {_KEY: text})
         except SafetensorError as error:
             raise UserError(f"can't write {path}: {one_line(str(error))}") from error
 
 
 def read_masks(path: Path) -> dict[str, Tensor]:
-    """Read masks as boolean tensors, sorted by name.
+    """Read masks as boolean tensors, sorted by name. Raises `UserError`."""
+    masks, rest, _ = read_described(path, FORMAT, VERSION)
+    if rest:
+        raise _damaged(path, "the names of its shapes and of its matrices differ")
+    return masks
+
+
+def read_described(
+    path: Path, format: str, version: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Masks (bool), other tensors and description of a file written by `write_described`, sorted by name.
 
     Shapes are checked against the bytes that are there before anything is unpacked. Raises `UserError`.
     """
@@ -60,27 +81,28 @@ def read_masks(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     def damaged(reason: str) -> UserError:
-        return UserError(one_line(f"damaged mask file {path}: {reason}"))
+        return _damaged(path, reason)
 
     try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = _shapes(file.metadata() or {}, damaged)
+        with safe_open(path, framework="pt") as file:
+            about = _about(file.metadata() or {}, format, version, damaged)
+            shapes = _shapes(about, damaged)
             names = sorted(file.keys())
-            if names != sorted(shapes):
+            if not shapes.keys() <= set(names):
                 raise damaged("the names of its shapes and of its matrices differ")
             masks = {}
-            for name in names:
+            for name in sorted(shapes):
                 stored, shape = file.get_slice(name), shapes[name]
                 size = math.prod(shape)
                 if stored.get_dtype() != "U8":
                     raise damaged(f"'{name}' is {stored.get_dtype()}, not packed bits (U8)")
                 if stored.get_shape() != [(size + 7) // 8]:
                     raise damaged(f"'{name}' of shape {shape} doesn't fit its {stored.get_shape()} bytes")
-                bits = np.unpackbits(file.get_tensor(name))
+                bits = np.unpackbits(file.get_tensor(name).numpy())
                 if bits[size:].any():
                     raise damaged(f"'{name}' has bits set beyond its last weight")
                 masks[name] = torch.from_numpy(bits[:size].view(np.bool_).reshape(shape))
-            return masks
+            return masks, {name: file.get_tensor(name) for name in names if name not in shapes}, about
     except FileNotFoundError:
         raise UserError(f"there is no mask file {path}") from None
     except SafetensorError as error:
@@ -89,15 +111,25 @@ def read_masks(path: Path) -> dict[str, Tensor]:
         raise UserError(f"can't read {path}: {error.strerror or error}") from None
 
 
-def _shapes(metadata: Mapping[str, str], damaged: Callable[[str], UserError]) -> dict[str, list[int]]:
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(one_line(f"damaged mask file {path}: {reason}"))
+
+
+def _about(
+    metadata: Mapping[str, str], format: str, version: int, damaged: Callable[[str], UserError]
+) -> dict[str, Any]:
     try:
         about = json.loads(metadata[_KEY])
     except (KeyError, ValueError, RecursionError):
         raise damaged("it says nothing of its format: smp didn't write it") from None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    if not isinstance(about, dict) or about.get("format") != format:
         raise damaged("it says nothing of its format: smp didn't write it")
-    if about.get("version") != VERSION:
-        raise damaged(f"its version is {about.get('version')!r} and this smp reads {VERSION}: upgrade smp")
+    if about.get("version") != version:
+        raise damaged(f"its version is {about.get('version')!r} and this smp reads {version}: upgrade smp")
+    return about
+
+
+def _shapes(about: dict[str, Any], damaged: Callable[[str], UserError]) -> dict[str, list[int]]:
     shapes = about.get("shapes")
     if not isinstance(shapes, dict):
         raise damaged("it holds no shapes")

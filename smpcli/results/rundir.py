@@ -78,10 +78,7 @@ class RunDir:
                     f"{path} holds '{foreign[0].name}', which is no part of a run, and is left as it is: "
                     "choose another place with --output"
                 )
-            if (path / RESULT).exists() and not overwrite:
-                raise UserError(
-                    f"{path} holds a finished run: --overwrite does it again, --output names another place"
-                )
+            cls.refuse_finished(path, overwrite)
             for entry in sorted(entries, key=_clearing_order):
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
@@ -90,6 +87,12 @@ class RunDir:
         except OSError as error:
             raise cannot_write(path, error) from error
         return cls(path)
+
+    @staticmethod
+    def refuse_finished(path: Path, overwrite: bool) -> None:
+        """Raise `UserError` where a finished run is, unless it may be done again."""
+        if (path / RESULT).exists() and not overwrite:
+            raise UserError(f"{path} holds a finished run: --overwrite does it again, --output names another place")
 
     @classmethod
     def open(cls, path: Path | str) -> RunDir:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from pruners.masking import MaskedLayer, refresh, straight_through
+from pruners.masking import MaskedLayer, fold_factors, refresh, straight_through
+from smpcli.training.device import training_context
 from smpcli.training.evaluate import Evaluation
 
 if TYPE_CHECKING:
@@ -68,13 +69,15 @@ def train(
     regression: bool,
     max_grad_norm: float,
     evaluate: Callable[[], Evaluation],
-    evaluate_every: int,
+    evaluate_after: Set[int],
     on_step: Callable[[Step], None],
+    precision: str,
     accelerator: Accelerator,
 ) -> Summary:
     """Train for `steps` steps and leave the model pruned to `final_density`.
 
     layers are empty for a method that doesn't prune; `weights` are the trained weights beside the scores.
+    evaluate_after: numbers of done steps (below `steps`) after which to evaluate; the end is always evaluated.
     Raises TrainingDiverged when the loss is NaN or infinite.
     """
     trained = [*weights, *(part for layer in layers for part in layer.score_parameters())]
@@ -87,19 +90,22 @@ def train(
         density = pruner.density(progress, final_density) if layers else FULL
         if layers:
             refresh(pruner, layers, density)
-        loss = task_loss(model(**inputs), labels, regression)
+        with training_context(precision, accelerator.device):
+            logits = model(**inputs)
+        loss = task_loss(logits.float(), labels, regression)
         accelerator.backward(loss)
         straight_through(pruner, layers, pruner.penalty_weight(progress))
         accelerator.clip_grad_norm_(trained, max_grad_norm)
         optimizer.step()
+        fold_factors(layers)
         scheduler.step()
         optimizer.zero_grad()
         loss_value = loss.item()
         if not math.isfinite(loss_value):
             raise TrainingDiverged(f"the loss is {loss_value} at step {step + 1}")
-        due = evaluate_every and (step + 1) % evaluate_every == 0 and step + 1 < steps
-        metrics = evaluate().metrics if due else {}
-        if metrics:
+        metrics: dict[str, float] = {}
+        if step + 1 in evaluate_after:
+            metrics = evaluate().metrics
             history.append((step + 1, metrics))
         on_step(Step(step + 1, steps, density, loss_value, metrics))
     if layers:

@@ -36,7 +36,7 @@ def count_steps(settings: Settings, examples: int) -> int:
     """Training steps: max_steps, or epochs times batches an epoch (the last batch may be smaller)."""
     if settings.max_steps is not None:
         return int(settings.max_steps)
-    batches = math.ceil(examples / settings.batch_size)
+    batches: int = math.ceil(examples / settings.batch_size)
     return max(1, round(float(settings.epochs) * batches))
 
 

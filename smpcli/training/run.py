@@ -44,15 +44,24 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
 
     Raises UserError for what a person can mend (data, model, folder).
     """
-    from smpcli.results.rundir import RunDir
-    from smpcli.tasks.data import load_data
-
     check_output(output)
     started = datetime.now(UTC)
     progress.phase("data")
+    # Heavy, so only after what is checked in no time.
+    from accelerate.utils import set_seed
+
+    from smpcli.results.rundir import RunDir
+    from smpcli.tasks.data import load_data
+    from smpcli.training.device import make_accelerator, resolve_precision
+    from smpcli.training.session import prepare
+
+    accelerator = make_accelerator(settings.device)
+    settings = settings.replace(precision=resolve_precision(settings.precision, accelerator.device))
+    RunDir.refuse_finished(output / run_id(settings), overwrite)
     data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
     progress.phase("model")
-    session = _start(settings, data)
+    set_seed(settings.seed)
+    session = prepare(settings, data, accelerator)
     # Only now: everything that a person can get wrong has been tried.
     directory = RunDir.create(output, run_id(settings), overwrite)
     directory.write_settings(settings.flat())
@@ -74,16 +83,6 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text is not None else None
-
-
-def _start(settings: Settings, data: TaskData) -> Session:
-    from accelerate import Accelerator
-    from accelerate.utils import set_seed
-
-    from smpcli.training.session import prepare
-
-    set_seed(settings.seed)
-    return prepare(settings, data, Accelerator(cpu=settings.device == "cpu"))
 
 
 def _save(session: Session, summary: Summary, directory: RunDir) -> None:
@@ -123,7 +122,7 @@ def _result(
     settings = session.settings
     metric = settings.task.metrics[0]
     count = kept(session.layers) if session.layers else session.prunable
-    files = {path.name: path.stat().st_size for path in sorted(directory.path.glob("*.safetensors"))}
+    files = directory.sizes()
     return {
         "schema": 1,
         "run": {
@@ -147,7 +146,7 @@ def _result(
             "kept": count,
             "trained": sum(weight.numel() for weight in session.weights),
         },
-        "task_bytes": sum(files.values()),
+        "task_bytes": sum(size for name, size in files.items() if name.endswith(".safetensors")),
         "files": files,
         "method": {"report": session.pruner.report(session.layers)},
         "data": {

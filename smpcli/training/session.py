@@ -73,8 +73,10 @@ class Session:
             regression=settings.task.kind == "regression",
             max_grad_norm=settings.max_grad_norm,
             evaluate=self.evaluate,
-            evaluate_every=max(1, self.steps // settings.evaluations),
+            evaluate_after={self.steps * part // settings.evaluations for part in range(1, settings.evaluations)}
+            - {0},
             on_step=on_step,
+            precision=settings.precision,
             accelerator=accelerator,
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import MASK, MakeRun, plain_result
+from handmade import MASK, MakeRun, plain_result, short
 
 from smpcli.errors import UserError
 from smpcli.results.compare import Comparison, Row, compare
@@ -77,7 +77,7 @@ def test_runs_that_differ_in_anything_but_the_seed_never_share_a_row(
 
 
 def test_places_and_names_are_no_settings(tmp_path: Path, make_run: MakeRun) -> None:
-    make_run(tmp_path / "a", run__seed=0, settings={"output": "x", "data_dir": "/here", "recipe": "fast"})
+    make_run(tmp_path / "a", run__seed=0, settings={"output": "x", "data_dir": "here", "device": "cpu"})
     make_run(tmp_path / "b", run__seed=1, settings={"output": "y", "data_dir": None, "overwrite": True})
     assert only(compare(tmp_path)).n == 2
 
@@ -121,7 +121,7 @@ def test_difference_is_to_dense_of_the_same_task_data_and_model(tmp_path: Path, 
 
 
 def test_of_several_dense_rows_the_one_of_the_same_length_is_taken(tmp_path: Path, make_run: MakeRun) -> None:
-    long: dict[str, Any] = {"training__steps": 4000, "settings": {"epochs": 4}}
+    long: dict[str, Any] = {"training__steps": 1000, "training__batch_size": 128, "settings": {"epochs": 4}}
     # Half the batch and twice the steps is the same length: both have seen 32,000 examples.
     short: dict[str, Any] = {"training__steps": 2000, "training__batch_size": 16, "settings": {"epochs": 1}}
     make_run(tmp_path / "a", run__method="dense", metrics__accuracy=0.92, **long)
@@ -147,9 +147,12 @@ def test_order_is_dense_then_sparsity_then_the_best_first(tmp_path: Path, make_r
     make_run(tmp_path / "c", run__method="smp", metrics__accuracy=0.85)
     make_run(tmp_path / "d", run__method="dense", metrics__accuracy=0.6)
     make_run(tmp_path / "e", run__task="rte", run__method="smp", metrics__accuracy=0.1)
+    whole: dict[str, Any] = {"run__sparsity": 0.0, "run__remaining": 1.0, "weights__kept": 20}
+    make_run(tmp_path / "f", run__method="magnitude", metrics__accuracy=0.99, **whole)
     assert [(row.task, row.method, row.sparsity) for row in compare(tmp_path).rows] == [
         ("rte", "smp", 0.9),
         ("sst2", "dense", 0.0),
+        ("sst2", "magnitude", 0.0),
         ("sst2", "smp", 0.9),
         ("sst2", "movement", 0.9),
         ("sst2", "smp", 0.97),
@@ -251,6 +254,7 @@ def _text(**changes: Any) -> str:
         ("settings.yaml", "- a", "mapping"),
         ("settings.yaml", "a: &x\n  b: *x\n", "plain settings"),
     ],
+    ids=short,
 )
 def test_a_damaged_run_is_listed_with_the_reason_and_the_others_count(
     tmp_path: Path, make_run: MakeRun, name: str, content: str | bytes | None, reason: str

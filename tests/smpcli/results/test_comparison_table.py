@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
-from conftest import MakeRun
+from handmade import MakeRun
 from rich.console import Console
 
 from smpcli.results.compare import Comparison, compare

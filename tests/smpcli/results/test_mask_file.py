@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tensor_file
+from handmade import short, tensor_file
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -161,6 +161,7 @@ U8 = ("U8", [2], b"\xff\x80")  # nine bits, all set
         (tensor_file({"a": ("U8", [2], b"\xff\xc0")}, about({"a": [3, 3]})), "beyond its last weight"),
         (tensor_file({"a": ("U8", [2], b"\xff\x81")}, about({"a": [3, 3]})), "beyond its last weight"),
     ],
+    ids=short,
 )
 def test_nothing_in_a_file_is_taken_on_trust(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "mask.safetensors"

@@ -1,0 +1,48 @@
+"""Where a run computes, and in which precision. Devices and processes are Accelerate's business."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from smpcli.errors import UserError
+
+
+def make_accelerator(device: str) -> Accelerator:
+    """Accelerate for a --device of auto, cpu, cuda, cuda:N or mps. Raises UserError when it isn't there."""
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if int(index or 0) >= count:
+            raise UserError(f"no device {device}: this machine has {count} CUDA devices; use --device auto or cpu")
+        torch.cuda.set_device(int(index or 0))
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("no device mps on this machine: use --device auto or cpu")
+    return Accelerator(cpu=kind == "cpu")
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """Of "auto", "fp32" and "bf16" the last two as they are; auto is bf16 where the hardware has units for it."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if _has_bfloat16_units(device) else "fp32"
+
+
+def _has_bfloat16_units(device: torch.device) -> bool:
+    if device.type == "cuda":
+        # From Ampere on; older GPUs only emulate it.
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        try:
+            return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+    return False
+
+
+def training_context(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """What the forward pass of a training step runs in. Evaluation is always in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
