@@ -9,7 +9,7 @@ from decimal import Decimal
 import torch
 from torch import Tensor
 
-from pruners.selection import top_k_mask
+from pruners.selection import ScoreError, top_k_mask
 
 
 def kept_weights(density: float, prunable: int) -> int:
@@ -53,6 +53,8 @@ def proportional_counts(
     importance: r_l of each matrix; kinds: its matrix type; sizes: its number of weights. A density above 1 is
     clamped, and the surplus goes to the other layers of that kind in the same proportion, so totals stay exact.
     """
+    if not all(math.isfinite(value) for value in importance):
+        raise ScoreError("a score is NaN or infinite")
     density = kept / sum(sizes)
     shares = [0.0] * len(sizes)
     for kind in dict.fromkeys(kinds):
@@ -60,7 +62,12 @@ def proportional_counts(
         left = density * sum(sizes[i] for i in members)
         free = members
         while free:
-            scale = left / sum(importance[i] * sizes[i] for i in free)
+            weight = sum(importance[i] * sizes[i] for i in free)
+            if not weight:
+                # sigmoid(S) underflowed everywhere: nothing tells these layers apart.
+                importance = [1.0] * len(sizes)
+                continue
+            scale = left / weight
             full = [i for i in free if importance[i] * scale >= 1]
             if not full:
                 break

@@ -6,6 +6,7 @@ A method is one class. It never sees a tokenizer, a file or the command line; th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -33,7 +34,7 @@ class PrunerSettings:
     schedule: Literal["cubic", "linear"] = setting("cubic", "shape of the way from dense to the final density")
     ramp_start: float = setting(0.0, "fraction of the run that stays dense", 0, 1)
     ramp_end: float = setting(0.6, "fraction of the run at which the final density is reached", 0, 1)
-    weights_lr: float = setting(2e-4, "peak learning rate of the weights, where a method trains them", 0)
+    weights_lr: float = setting(1e-4, "peak learning rate of the weights, where a method trains them", 0)
     weight_decay: float = setting(0.01, "AdamW decay of trained weights (never of scores)", 0)
     warmup: float = setting(0.0, "fraction of the run over which learning rates rise from 0", 0, 1)
 
@@ -45,6 +46,8 @@ class PrunerSettings:
                 raise ValueError(f"{spec.name} must be at least {low}, not {value}")
             if high is not None and not value <= high:
                 raise ValueError(f"{spec.name} must be at most {high}, not {value}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{spec.name} must be a finite number, not {value}")
         if self.ramp_start > self.ramp_end:
             raise ValueError(f"ramp_start ({self.ramp_start}) must not exceed ramp_end ({self.ramp_end})")
 
@@ -70,6 +73,11 @@ class Pruner:
         self.settings: Any = settings if settings is not None else self.Settings()
 
     # -- before training ---------------------------------------------------------------------------------
+
+    @property
+    def own_selection(self) -> bool:
+        """True where `select` is overridden."""
+        return type(self).select is not Pruner.select
 
     @property
     def needs_statistics(self) -> bool:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pruners.base import Pruner
+from dataclasses import dataclass
+
+from pruners.base import Pruner, PrunerSettings, setting
+
+
+@dataclass
+class MagnitudeSettings(PrunerSettings):
+    weights_lr: float = setting(5e-4, "peak learning rate of the weights", 0)
 
 
 class Magnitude(Pruner):
@@ -12,3 +19,4 @@ class Magnitude(Pruner):
     title = "Magnitude"
     paper = "https://arxiv.org/abs/1710.01878"
     trains_weights = True
+    Settings = MagnitudeSettings

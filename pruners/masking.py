@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pruners.allocation import kept_weights
+from pruners.registry import PrunerError
 
 if TYPE_CHECKING:
     from pruners.base import Pruner
@@ -97,8 +98,15 @@ def attach(pruner: Pruner, layers: Sequence[MaskedLayer], statistics: dict[str, 
 def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float) -> None:
     """Choose every mask anew, so that int(density * prunable) weights remain, and write W' into the modules."""
     kept = kept_weights(density, sum(layer.weight.numel() for layer in layers))
-    for layer, count in zip(layers, pruner.allocate(layers, kept), strict=True):
-        layer.set_mask(pruner.select(layer, count))
+    counts = pruner.allocate(layers, kept)
+    if sum(counts) != kept:
+        raise PrunerError(f"method '{pruner.name}' allocates {sum(counts):,} weights where {kept:,} are to remain")
+    for layer, count in zip(layers, counts, strict=True):
+        mask = pruner.select(layer, count)
+        # Our own selection is exact; a plugin's is counted.
+        if pruner.own_selection and (mask.dtype != torch.bool or int(mask.sum()) != count):
+            raise PrunerError(f"method '{pruner.name}' selects no bool mask of {count:,} ones for {layer.name}")
+        layer.set_mask(mask)
 
 
 def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weight: float) -> None:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
+from pruners.base import setting
 from pruners.scored import ScoredPruner, ScoredSettings
+
+
+@dataclass
+class MovementSettings(ScoredSettings):
+    """init=zero is the paper's form; in runs of minutes it stays at chance, so it is not the default."""
+
+    init: Literal["zero", "magnitude", "activation"] = setting(
+        "activation", "first scores: zero (the paper), |W|, or |W| times the input's norm"
+    )
+    weights_lr: float = setting(3e-4, "peak learning rate of the weights", 0)
 
 
 class Movement(ScoredPruner):
@@ -12,4 +26,4 @@ class Movement(ScoredPruner):
     title = "Movement"
     paper = "https://arxiv.org/abs/2005.07683"
     trains_weights = True
-    Settings = ScoredSettings
+    Settings = MovementSettings

@@ -89,7 +89,7 @@ def load(name: str) -> type[Pruner]:
     module, _, attribute = owner.target.partition(":")
     try:
         pruner = getattr(import_module(module), attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if owner.package == OWN_PACKAGE:
             raise
         raise PrunerError(
@@ -101,14 +101,20 @@ def load(name: str) -> type[Pruner]:
 
 
 def _check(pruner: object, name: str, owner: Entry) -> None:
-    from pruners.base import Pruner
+    from pruners.base import Pruner, PrunerSettings
+
+    def broken(reason: str) -> PrunerError:
+        return PrunerError(f"method '{name}' of package {owner.package}: {owner.target} {reason}")
 
     if not (isinstance(pruner, type) and issubclass(pruner, Pruner)):
-        raise PrunerError(
-            f"method '{name}' of package {owner.package}: {owner.target} is no subclass of pruners.Pruner"
-        )
+        raise broken("is no subclass of pruners.Pruner")
+    for attribute in ("name", "title"):
+        if not isinstance(getattr(pruner, attribute, None), str):
+            raise broken(f"has no {attribute}")
     if pruner.name != name:
         raise PrunerError(
             f"method '{name}' of package {owner.package}: the class calls itself '{pruner.name}'; "
             "entry point and class must agree"
         )
+    if not (isinstance(pruner.Settings, type) and issubclass(pruner.Settings, PrunerSettings)):
+        raise broken("has Settings that are no subclass of pruners.PrunerSettings")

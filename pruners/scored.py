@@ -49,7 +49,10 @@ class ScoredPruner(Pruner):
             if statistics is None:
                 raise ValueError(f"init=activation needs input statistics of {layer.name}")
             importance *= statistics.input_norm
-        return self.settings.init_scale * (importance / importance.mean() - 1)
+        mean = importance.mean()
+        if not mean:
+            return torch.zeros_like(layer.weight)
+        return self.settings.init_scale * (importance / mean - 1)
 
     def penalty_weight(self, progress: float) -> float:
         return cubic_rise(progress, self.settings.penalty)

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 
+class ScoreError(ValueError):
+    """Scores that can't be ranked."""
+
+
 def top_k_mask(scores: Tensor, k: int) -> Tensor:
     """The mask of the `k` highest scores; of equal scores the ones with the lowest flat index.
 
     scores: any shape, floating point. Returns bool of the same shape, with exactly k ones.
-    Raises ValueError for a NaN score or k outside [0, numel].
+    Raises ScoreError (a ValueError) for a NaN score, ValueError for k outside [0, numel].
     """
     n = scores.numel()
     if not 0 <= k <= n:
@@ -55,4 +59,4 @@ def _top_k_torch(scores: Tensor, k: int, mask: Tensor) -> None:
 
 def _refuse_nan(found: bool) -> None:
     if found:
-        raise ValueError("a score is NaN")
+        raise ScoreError("a score is NaN")

@@ -6,15 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from pruners.allocation import global_counts
 from pruners.base import setting
 from pruners.masking import MaskedLayer
-from pruners.movement import Movement
-from pruners.scored import ScoredSettings
+from pruners.movement import Movement, MovementSettings
 
 
 @dataclass
-class SoftMovementSettings(ScoredSettings):
+class SoftMovementSettings(MovementSettings):
+    weights_lr: float = setting(2e-4, "peak learning rate of the weights", 0)
     penalty: float = setting(400.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
 
 
@@ -36,5 +38,5 @@ class SoftMovement(Movement):
     def report(self, layers: Sequence[MaskedLayer]) -> dict[str, float]:
         """tau: the threshold on sigmoid(S) that the run ended at; lambda: the penalty's final weight."""
         kept = [self.score(layer)[layer.mask] for layer in layers]
-        lowest = min((float(scores.min()) for scores in kept if scores.numel()), default=float("inf"))
-        return {"tau": 1 / (1 + math.exp(-lowest)), "lambda": self.settings.penalty}
+        lowest = min((float(scores.min()) for scores in kept if scores.numel()), default=math.inf)
+        return {"tau": float(torch.tensor(lowest, dtype=torch.float64).sigmoid()), "lambda": self.settings.penalty}

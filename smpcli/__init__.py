@@ -7,6 +7,8 @@ From a notebook:
     compare("results/").to_frame()
 """
 
+# The room first: importing it later would put the module in the place of the function of the same name.
+import smpcli.export  # noqa: F401
 from smpcli.api import compare, evaluate, export, finetune, plan, prune
 from smpcli.errors import UserError
 

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from smpcli.training.run import Progress
 
 
+def _quietly() -> None:
+    """Before a library is imported: nothing here prints, and neither shall they."""
+    from smpcli.console import quieten_libraries
+
+    quieten_libraries()
+
+
 class _Silent:
     """A run that nobody watches."""
 
@@ -39,9 +46,11 @@ def prune(
     task, method, sparsity, recipe: as on the command line. settings: every other flag and --set key, e.g.
     model="bert-base-uncased", seed=1, max_steps=500, init="zero". Raises UserError for bad input.
     """
+    _quietly()
+    # Settings first: what is wrong with them is said before anything heavy is imported.
+    resolved = _resolve(recipe, {"task": task, "method": method, "sparsity": sparsity, **settings})
     from smpcli.training.run import run
 
-    resolved = _resolve(recipe, {"task": task, "method": method, "sparsity": sparsity, **settings})
     return run(resolved, Path(output), progress or _Silent(), overwrite)
 
 
@@ -60,6 +69,7 @@ def plan(
     **settings: Any,
 ) -> Plan:
     """What `prune` would do with the same arguments: resolved settings, steps, weights, memory. Downloads nothing."""
+    _quietly()
     from smpcli.training.plan import check_output, make_plan
 
     check_output(Path(output))
@@ -76,6 +86,7 @@ def _resolve(recipe: str | None, flags: Mapping[str, Any]) -> Settings:
 
 def evaluate(run: str | Path, *, data_dir: str | Path | None = None) -> Recomputed:
     """Recompute a finished run's metrics from its directory."""
+    _quietly()
     from smpcli.training.recompute import recompute
 
     return recompute(Path(run), Path(data_dir) if data_dir else None)
@@ -97,6 +108,7 @@ def export(
     overwrite: bool = False,
 ) -> Exported:
     """Export a finished run; returns where it lies, its size, and the largest logit difference."""
+    _quietly()
     from smpcli.export.formats import export_run
 
     return export_run(

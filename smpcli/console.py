@@ -24,8 +24,10 @@ PLAIN_LINES = 20
 def quieten_libraries() -> None:
     """Silence the libraries' own bars and advice; set before they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    # With telemetry, the hub's client asks the network about its surroundings even for what is in its cache.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def data(text: str) -> None:
@@ -83,16 +85,15 @@ class Progress:
     def __enter__(self) -> Progress:
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
 
             self.bar = RichProgress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
+                BarColumn(bar_width=6),
                 TextColumn("{task.fields[status]}"),
-                TimeElapsedColumn(),
                 TextColumn("ETA"),
-                TimeRemainingColumn(),
+                TimeRemainingColumn(compact=True),
                 console=Console(stderr=True),
             )
             self.bar.start()
@@ -114,7 +115,9 @@ class Progress:
     def step(self, step: Step) -> None:
         """After each training step, and after the last evaluation."""
         if step.metrics:
-            self.metrics = "  ".join(f"{name} {value:.4f}" for name, value in step.metrics.items())
+            shown = list(step.metrics.items())
+            # The bar has room for the task's first metric.
+            self.metrics = "  ".join(f"{name} {value:.4f}" for name, value in (shown[:1] if self.bar else shown))
         if self.bar is not None and self.bar_task is not None:
             self.bar.update(self.bar_task, completed=step.step, total=step.steps, status=self._status(step))
         elif not self.quiet and (step.metrics or step.step % max(1, step.steps // PLAIN_LINES) == 0):

@@ -32,7 +32,9 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserE
     "unknown method 'mop'; did you mean 'smp'? (`smp methods` lists them)"
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    name = one_line(name, 60)
+    by_lower = {one.lower(): one for one in known}
+    near = [by_lower[one] for one in difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)]
     if near:
         suggestion = f"; did you mean '{near[0]}'?"
     else:
@@ -59,12 +61,15 @@ def one_line(text: str, limit: int = 300) -> str:
 
 def guarded(action: Callable[[], object]) -> int:
     """Run `action`; every exception becomes one line on stderr and an exit code."""
+    from pruners.registry import PrunerError
     from smpcli import console
 
     try:
         code = action()
+        if code == EXIT_INTERRUPTED:  # Typer has caught the KeyboardInterrupt
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except UserError as error:
+    except (UserError, PrunerError) as error:
         console.error(str(error))
         return EXIT_USER
     except KeyboardInterrupt:

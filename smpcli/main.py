@@ -46,4 +46,4 @@ def _options(
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a fault of ours, 2 something to mend, 130 interrupted."""
     console.quieten_libraries()
-    sys.exit(errors.guarded(lambda: app(standalone_mode=False)))
+    sys.exit(errors.guarded(lambda: app(prog_name="smp", standalone_mode=False)))

@@ -34,7 +34,7 @@ NOT_IN_DIGEST = {"device", "data_dir"}
 class RunSettings(BaseModel):
     """Settings that every method shares. Every one has a help text; `smp methods NAME` shows them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     method: str = Field("smp", description="pruning method, see `smp methods`")
     task: str = Field(description="task, see `smp tasks`, or a csv, tsv, jsonl or parquet file")

@@ -20,8 +20,8 @@ def evaluate(
     else:
         for name, value in found.metrics.items():
             console.data(f"{name} {value!r}")
-        if not quiet:
-            console.talk("agrees with result.json to the last digit" if found.agrees else "")
+        if found.agrees and not quiet:
+            console.talk("agrees with result.json to the last digit")
     if not found.agrees:
         console.error(f"result.json of {run} says {found.recorded}, this machine finds {found.metrics}")
         return EXIT_INTERNAL

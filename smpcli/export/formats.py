@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from smpcli.errors import UserError, unknown
+from smpcli.results.rundir import is_run
 
 FORMATS = {
     "mask": "one small file: packed mask and head, over a shared base model",
@@ -44,11 +45,29 @@ def export_run(
 
     module = import_module(f"smpcli.export.{format}")
     target = output or Path("exports") / (run.resolve().name + module.SUFFIX)
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} exists already: name another place with --output, or add --overwrite")
+    _check_target(target, format, overwrite)
     reopened = reopen(run, data_dir)
     exported: Exported = module.write(reopened, target)
     return exported
+
+
+def _check_target(target: Path, format: str, overwrite: bool) -> None:
+    """Refuse a place that can't be written, is taken, or holds anything but an export of this format."""
+    from smpcli.training.plan import check_output
+
+    check_output(target.parent)
+    if not target.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{target} exists already: name another place with --output, or add --overwrite")
+    # A stock folder holds files only, its config.json among them; a mask is a file.
+    if format == "hf":
+        alike = target.is_dir() and (target / "config.json").is_file() and not is_run(target)
+        alike = alike and all(entry.is_file() for entry in target.iterdir())
+    else:
+        alike = target.is_file()
+    if not alike:
+        raise UserError(f"{target} is no export that --overwrite may replace: name another place with --output")
 
 
 def check_difference(difference: float) -> None:

@@ -69,6 +69,8 @@ def _save(run: Reopened, folder: Path) -> None:
         run.model.config.smp_label_words = dict(zip(run.labels or ["score"], words, strict=True))
     run.model.backbone.save_pretrained(folder)
     run.tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def _verify(run: Reopened, folder: Path, scratch: Path) -> tuple[float, int]:

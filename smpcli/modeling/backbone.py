@@ -37,6 +37,13 @@ def load_config(name: str, local_only: bool = False) -> Any:
     from transformers import AutoConfig
 
     path = model_path(name)
+    if local_only and not Path(path).is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(path, "config.json")
+        if not isinstance(found, str):
+            raise cannot_load(name, FileNotFoundError())
+        path = str(Path(found).parent)
     try:
         return AutoConfig.from_pretrained(path, local_files_only=local_only)
     except (OSError, ValueError) as error:
@@ -47,13 +54,25 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model_path(name), use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(model_path(name), use_fast=True)
     except (OSError, ValueError, ImportError) as error:
         raise cannot_load(name, error) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # Without its files, transformers makes one to which every word is unknown.
+        raise UserError(f"can't load the model in {name}: it has no tokenizer files (tokenizer.json); add them")
+    return tokenizer
 
 
 def load_pretrained(auto_class: Any, name: str, config: Any) -> tuple[Any, set[str]]:
     """The model, and the names of the parameters that the checkpoint doesn't hold (its task head, newly made)."""
+    import torch
+    from safetensors import SafetensorError
+
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"model type '{config.model_type}' is an encoder with a decoder: choose a transformer encoder such as "
+            "bert, roberta, distilbert or electra with --model"
+        )
     try:
         model, info = auto_class.from_pretrained(
             model_path(name),
@@ -62,10 +81,30 @@ def load_pretrained(auto_class: Any, name: str, config: Any) -> tuple[Any, set[s
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             dtype="float32",
+            # On a CPU the fused attention's backward takes longer than the plain one's (docs/performance.md).
+            attn_implementation=None if torch.cuda.is_available() else "eager",
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
+        if "Unrecognized configuration class" in str(error):
+            raise unsupported(config, error) from error
         raise cannot_load(name, error) from error
-    return model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    from smpcli.modeling.layers import find_prunable
+
+    if strange := sorted({f"{matrix.name}.weight" for matrix in find_prunable(model, config)} & missing):
+        raise UserError(
+            f"the weights in {name} don't fit its config.json at {strange[0]}: the two are of different models"
+        )
+    return model, missing
+
+
+def unsupported(config: Any, error: Exception) -> UserError:
+    if "Unrecognized configuration class" not in str(error):
+        return UserError(f"can't build a model of type '{config.model_type}': {str(error).splitlines()[0]}")
+    return UserError(
+        f"model type '{config.model_type}' can't be used for this, as it is no text encoder: choose a transformer "
+        "encoder such as bert, roberta, distilbert or electra with --model"
+    )
 
 
 def cannot_load(name: str, error: Exception) -> UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError
-from smpcli.modeling.backbone import load_config, load_pretrained
+from smpcli.modeling.backbone import load_config, load_pretrained, unsupported
 from smpcli.modeling.heads import TaskModel, output_layer, word_ids
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _words_model(
     from transformers import AutoModelForMaskedLM
 
     wanted = settings.head == "words"
-    if not wanted and (not task.words or not _may_have_mlm_head(config)):
+    if not reads_words(settings, task, config):
         return None
     try:
         backbone, missing = load_pretrained(AutoModelForMaskedLM, settings.model, config)
@@ -52,26 +52,52 @@ def _words_model(
     )
 
 
-def _may_have_mlm_head(config: Any) -> bool:
-    """False when the checkpoint names the class it was saved from and that class has no MLM head."""
+def reads_words(settings: RunSettings, task: Task, config: Any) -> bool:
+    """Whether the head is to be label words, as far as the configuration tells.
+
+    "auto" takes words unless the checkpoint names the class it was saved from and that class has no MLM head.
+    """
+    if settings.head != "auto":
+        return settings.head == "words"
     classes = getattr(config, "architectures", None) or []
-    return not classes or any("MaskedLM" in name or "ForPreTraining" in name for name in classes)
+    named = not classes or any("MaskedLM" in name or "ForPreTraining" in name for name in classes)
+    return bool(task.words) and named
 
 
 def _sequence_model(settings: RunSettings, task: Task, labels: list[str], config: Any) -> TaskModel:
     from transformers import AutoModelForSequenceClassification
 
-    names = ["score"] if task.kind == "regression" else labels
-    config.num_labels = len(names)
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in enumerate(names)}
-    config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
+    _name_labels(config, task, labels)
     backbone, missing = load_pretrained(AutoModelForSequenceClassification, settings.model, config)
     head = "prototype" if settings.head == "auto" else settings.head
     # Prototypes replace the output layer even where the checkpoint brings one.
     name, layer = output_layer(backbone)
     own = missing | {f"{name}.{part}" for part, _ in layer.named_parameters()}
     return TaskModel(backbone, head, own)
+
+
+def outline(settings: RunSettings, task: Task, config: Any) -> Any:
+    """The model of a configuration as a run would load it, without memory for its weights."""
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+    words = reads_words(settings, task, config)
+    if not words:
+        _name_labels(config, task, task.labels)
+    auto_class = AutoModelForMaskedLM if words else AutoModelForSequenceClassification
+    try:
+        with torch.device("meta"):
+            return auto_class.from_config(config)
+    except ValueError as error:
+        raise unsupported(config, error) from error
+
+
+def _name_labels(config: Any, task: Task, labels: list[str]) -> None:
+    names = ["score"] if task.kind == "regression" else labels
+    config.num_labels = len(names)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
 
 
 def set_dropout(config: Any, rate: float) -> None:

@@ -131,14 +131,16 @@ def set_prototypes(model: TaskModel, batches: Iterable[tuple[dict[str, Tensor], 
     model.eval()
     for inputs, target in batches:
         model(**inputs)
-        labels.append(target)
+        labels.append(target.to(seen[-1].device))
     hook.remove()
     model.train(training)
     features, target = torch.cat(seen).double(), torch.cat(labels)
     if layer.out_features == 1:
         rows, bias = _ridge(features, target.double())
     else:
-        centroids = torch.stack([features[target == label].mean(0) for label in range(layer.out_features)])
+        # A class without an example gets the mean of all: a row of zeros.
+        groups = [features[target == label] for label in range(layer.out_features)]
+        centroids = torch.stack([(group if len(group) else features).mean(0) for group in groups])
         rows = centroids - centroids.mean(0)
         rows = scale * rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
         bias = -rows @ centroids.mean(0)

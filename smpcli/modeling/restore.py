@@ -53,10 +53,12 @@ def restore(directory: RunDir, settings: Settings, labels: list[str]) -> tuple[T
     tokenizer = load_tokenizer(settings.model)
     model = build_model(settings.run, settings.task, labels, tokenizer)
     require_base(model, directory.result.model.digest, settings.model, directory.path)
+    head = directory.read_tensors("head.safetensors") if directory.has("head.safetensors") else {}
+    if missing := model.own_parameters().keys() - head.keys():
+        raise UserError(f"{directory.path}: head.safetensors lacks {min(missing)}")
     masks = directory.read_masks() if directory.has("mask.safetensors") else {}
-    for file in ("head.safetensors", "weights.safetensors"):
-        if directory.has(file):
-            place_tensors(model, directory.read_tensors(file), masks, directory.path)
+    trained = directory.read_tensors("weights.safetensors") if directory.has("weights.safetensors") else {}
+    place_tensors(model, {**head, **trained}, masks, directory.path)
     apply_masks(model, masks, directory.path)
     return model.eval(), tokenizer
 

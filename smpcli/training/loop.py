@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from pruners.masking import MaskedLayer, fold_factors, refresh, straight_through
+from pruners.selection import ScoreError
+from smpcli.errors import UserError
 from smpcli.training.device import training_context
 from smpcli.training.evaluate import Evaluation
 
@@ -25,8 +27,13 @@ if TYPE_CHECKING:
 FULL = 1.0
 
 
-class TrainingDiverged(RuntimeError):
-    """The loss is no longer a number."""
+class TrainingDiverged(UserError):
+    """Loss or scores are no longer numbers."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(
+            f"training diverged at step {step + 1}: {reason}; lower a learning rate (--set weights_lr or scores_lr)"
+        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def train(
         progress = step / steps
         density = pruner.density(progress, final_density) if layers else FULL
         if layers:
-            refresh(pruner, layers, density)
+            _refresh(pruner, layers, density, step)
         with training_context(precision, accelerator.device):
             logits = model(**inputs)
         loss = task_loss(logits.float(), labels, regression)
@@ -102,19 +109,29 @@ def train(
         optimizer.zero_grad()
         loss_value = loss.item()
         if not math.isfinite(loss_value):
-            raise TrainingDiverged(f"the loss is {loss_value} at step {step + 1}")
+            raise TrainingDiverged(step, f"the loss is {loss_value}")
         metrics: dict[str, float] = {}
         if step + 1 in evaluate_after:
+            # W' is still that of before the optimiser's step.
+            for layer in layers:
+                layer.set_mask(layer.mask)
             metrics = evaluate().metrics
             history.append((step + 1, metrics))
         on_step(Step(step + 1, steps, density, loss_value, metrics))
     if layers:
-        refresh(pruner, layers, final_density)
+        _refresh(pruner, layers, final_density, steps)
     evaluation = evaluate()
     history.append((steps, evaluation.metrics))
     seconds = time.perf_counter() - started
     on_step(Step(steps, steps, final_density if layers else FULL, loss_value, evaluation.metrics))
     return Summary(evaluation, history, seconds, loss_value)
+
+
+def _refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float, step: int) -> None:
+    try:
+        refresh(pruner, layers, density)
+    except ScoreError as error:
+        raise TrainingDiverged(step, str(error)) from error
 
 
 def _repeat(batches: DataLoader[Any], steps: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

@@ -56,9 +56,30 @@ def make_plan(settings: Settings) -> Plan:
     from smpcli.tasks.data import dry_run_sizes
 
     train, dev = dry_run_sizes(settings.task, _path(settings.run.data_dir), dev_file=_path(settings.run.dev_file))
+    _check_device(settings.device)
+    _check_words(settings)
     steps = count_steps(settings, train) if train is not None else settings.max_steps
     weights = _count_weights(settings)
     return Plan(settings.flat(), train, dev, steps, **weights)
+
+
+def _check_device(device: str) -> None:
+    from smpcli.training.device import make_accelerator
+
+    make_accelerator(device)
+
+
+def _check_words(settings: Settings) -> None:
+    """Label words are tokens of the model's tokenizer, where both are at hand."""
+    from smpcli.modeling.backbone import load_config, load_tokenizer, model_path
+    from smpcli.modeling.build import reads_words
+    from smpcli.modeling.heads import word_ids
+
+    task = settings.task
+    if not Path(model_path(settings.model)).is_dir():
+        return
+    if reads_words(settings.run, task, load_config(settings.model, local_only=True)):
+        word_ids(load_tokenizer(settings.model), task.words, task.labels or ["score"], task.name)
 
 
 def _path(text: str | None) -> Path | None:
@@ -67,10 +88,8 @@ def _path(text: str | None) -> Path | None:
 
 def _count_weights(settings: Settings) -> dict[str, int | None]:
     """Weights of the model as built from its configuration alone, without memory for them."""
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
     from smpcli.modeling.backbone import load_config, model_path
+    from smpcli.modeling.build import outline
     from smpcli.modeling.layers import find_prunable
 
     names = ("total_weights", "prunable_weights", "kept_weights", "trained_weights", "learned_scores", "memory_bytes")
@@ -80,8 +99,7 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
         if Path(model_path(settings.model)).is_dir():
             raise
         return dict.fromkeys(names)
-    with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(config)
+    model = outline(settings.run, settings.task, config)
     total = sum(parameter.numel() for parameter in model.parameters())
     found = find_prunable(model, config)
     prunable = sum(matrix.module.weight.numel() for matrix in found)
@@ -89,7 +107,12 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
     factored = getattr(settings.method, "factored", False)
     edges = sum(sum(matrix.module.weight.shape) for matrix in found) if factored else 0
     scores = prunable + edges if pruner.trains_scores else 0
-    trained = total if pruner.trains_weights else 0
+    head = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if not name.startswith(model.base_model_prefix + ".")
+    )
+    trained = total if pruner.trains_weights else head if settings.head == "classifier" else 0
     kept = kept_weights(1 - settings.sparsity, prunable) if pruner.prunes else prunable
     # A trained number needs a gradient and AdamW's two moments; masking keeps W beside W', and a byte of mask.
     memory = FLOAT * (total + 3 * trained + 4 * scores)

@@ -134,7 +134,7 @@ def _result(
             "remaining": count / session.prunable,
             "seed": settings.seed,
             "settings_digest": digest(settings.digested()),
-            "command": shlex.join(["smp", *sys.argv[1:]]),
+            "command": _command(),
             "started": started.isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
         },
@@ -164,6 +164,13 @@ def _result(
         },
         "environment": environment(str(session.accelerator.device)),
     }
+
+
+def _command() -> str:
+    """The command line, or for a run from Python the one that repeats it in the run's folder."""
+    if Path(sys.argv[0]).stem in ("smp", "__main__"):
+        return shlex.join(["smp", *sys.argv[1:]])
+    return "smp prune --recipe settings.yaml"
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from pruners.base import Pruner
 from pruners.masking import LayerStatistics, MaskedLayer, attach
+from smpcli.errors import UserError
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
-from smpcli.modeling.layers import masked_layers
+from smpcli.modeling.layers import masked_layers, positions
 from smpcli.training.batches import Encoded, encode, training_loader
 from smpcli.training.evaluate import Evaluation, evaluate
 from smpcli.training.loop import Step, Summary, train
@@ -89,6 +90,7 @@ def prepare(settings: Settings, data: TaskData, accelerator: Accelerator) -> Ses
     train_set = encode(tokenizer, data.train, settings.max_length, regression)
     dev = {split: encode(tokenizer, part, settings.max_length, regression) for split, part in data.dev.items()}
     model = build_model(settings.run, task, data.labels, tokenizer).to(device)
+    _check_length(model, [train_set, *dev.values()])
     base_digest = model.base_digest()
     setup = list(_setup_batches(train_set, settings.seed, device))
     if model.head == "prototype":
@@ -119,9 +121,21 @@ def prepare(settings: Settings, data: TaskData, accelerator: Accelerator) -> Ses
     )
 
 
+def _check_length(model: TaskModel, sets: list[Encoded]) -> None:
+    most, longest = positions(model.backbone), max(int(encoded.lengths.max()) for encoded in sets)
+    if most is not None and longest > most:
+        raise UserError(f"texts of up to {longest} tokens, where the model takes {most}: add --set max_length={most}")
+
+
 def _setup_batches(train_set: Encoded, seed: int, device: torch.device) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Random training examples by length, for prototypes and input statistics."""
-    chosen = np.random.default_rng([seed, 1]).permutation(len(train_set))[:PROTOTYPE_EXAMPLES]
+    order = np.random.default_rng([seed, 1]).permutation(len(train_set))
+    chosen = order[:PROTOTYPE_EXAMPLES]
+    if not train_set.labels.is_floating_point():
+        # A rare class must be among them, as it needs a prototype.
+        classes = train_set.labels.numpy()[order]
+        rare = np.concatenate([np.flatnonzero(classes == label)[:SETUP_BATCH] for label in np.unique(classes)])
+        chosen = np.concatenate([chosen, order[rare[rare >= PROTOTYPE_EXAMPLES]]])
     chosen = chosen[np.argsort(train_set.lengths[chosen], kind="stable")]
     for start in range(0, len(chosen), SETUP_BATCH):
         inputs, labels = train_set.collate(chosen[start : start + SETUP_BATCH].tolist())

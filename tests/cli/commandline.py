@@ -1,0 +1,81 @@
+"""Helpers of these tests: the command line in this process (fast) or in one of its own (true), and what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from smpcli.errors import guarded
+from smpcli.main import app
+
+# A run that trains, prunes and evaluates twice, in a fraction of a second.
+SHORT = ["--max-steps", "6", "--batch-size", "8", "--set", "max_length=24", "--set", "evaluations=2"]
+# Pico BERT: in each of its 2 blocks 4 matrices of 32 x 32 and two of 32 x 48.
+PRUNABLE = 2 * (4 * 32 * 32 + 2 * 32 * 48)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    def ok(self) -> Done:
+        assert self.code == 0, f"exit code {self.code}\n{self.out}\n{self.err}"
+        return self
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.ok().out)
+
+
+class Smp(Protocol):
+    """A way to call `smp`."""
+
+    def __call__(self, *args: str | Path, **more: Any) -> Done: ...
+
+
+def run_in_process(*args: str | Path) -> int:
+    """What `main` does, without leaving the process."""
+    return guarded(lambda: app(args=[str(arg) for arg in args], standalone_mode=False))
+
+
+def run_process(command: list[str | Path], cwd: Path, environment: dict[str, str]) -> Done:
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=300,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def make_run(*args: str | Path) -> Path:
+    """Run a command that makes a run, and return the run's folder."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert run_in_process(*args, "--quiet") == 0
+    return Path(out.getvalue().strip())
+
+
+def listing(folder: Path) -> list[tuple[str, int, int]]:
+    """Path, size and time of change of all that is below a folder."""
+    return sorted(
+        (str(path.relative_to(folder)), path.lstat().st_size if path.is_file() else 0, path.lstat().st_mtime_ns)
+        for path in folder.rglob("*")
+    )
+
+
+def result_of(run: Path) -> Any:
+    return json.loads((run / "result.json").read_text(encoding="utf-8"))

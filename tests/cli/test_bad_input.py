@@ -1,0 +1,488 @@
+"""Bad input: exit code 2, one line on stderr that names a way out, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import SHORT, Done, Smp, listing, make_run, result_of, run_in_process
+
+# What a run says of its progress before it finds that something is wrong.
+PROGRESS = ("data …", "model …")
+
+
+@dataclass(frozen=True)
+class Case:
+    """`line`: a command, {name} standing for a path of `places`; `says`: telling parts of the message."""
+
+    line: str
+    says: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return self.line.replace("{run}", "RUN").replace("/", "|")
+
+
+def case(line: str, *says: str) -> Case:
+    return Case(line, says)
+
+
+CSV, BERT, MLM = "--task {csv}", "--model {bert}", "--model {mlm}"
+OWN = f"{CSV} {BERT}"
+
+CASES = [
+    # -- names that aren't there, with the one that was meant
+    case(f"prune {OWN} --method smpp", "unknown method 'smpp'", "did you mean 'smp'?", "`smp methods`"),
+    case(f"prune {OWN} --method softmovement", "did you mean 'soft-movement'?"),
+    case(f"prune {OWN} --method zebra", "known: dense, magnitude, movement, smp, soft-movement"),
+    case(f"prune {OWN} --method SMP", "did you mean 'smp'?"),
+    case(f"prune --task sst-2 {BERT}", "unknown task 'sst-2'", "did you mean 'sst2'?", "`smp tasks`"),
+    case(f"prune --task zebra {BERT}", "known: cola, movies, mrpc, rte, sst2, stsb", "csv"),
+    case(f"prune {BERT}", "--task", "`smp tasks`"),
+    case(f"prune {OWN} --recipe smp-papr", "unknown recipe", "did you mean 'smp-paper'?", "`smp recipes`"),
+    case(f"prune {OWN} --recipe {{bad}}", "`smp recipes`", ".yaml"),
+    case(
+        f"prune {OWN} --set sparsty=0.5", "unknown setting 'sparsty'", "did you mean 'sparsity'?", "`smp methods smp`"
+    ),
+    case(
+        f"prune {OWN} --method magnitude --set factored=true", "unknown setting 'factored'", "`smp methods magnitude`"
+    ),
+    case(f"prune {OWN} --sparcity 0.9", "--sparcity", "--sparsity", "--help"),
+    case(f"prun {OWN}", "prun", "Did you mean 'prune'", "--help"),
+    case(f"finetune {OWN} --sparsity 0.5", "--sparsity", "finetune --help"),
+    case("methods smpp", "did you mean 'smp'?"),
+    case("export {run} --format onnx", "unknown format 'onnx'", "hf, mask", "`smp export --help`"),
+    case("export {run} --format maks", "did you mean 'mask'?"),
+    # -- sparsity
+    *(
+        case(f"prune {OWN} --sparsity {value}", "sparsity must be at least 0 and below 1", value)
+        for value in ("1", "1.0", "-0.1", "90", "nan", "inf", "-inf")
+    ),
+    case(f"prune {OWN} --set sparsity=1.5", "sparsity must be at least 0 and below 1", "1.5"),
+    case(f"prune {OWN} --recipe {{bad}}/dense.yaml", "sparsity must be at least 0 and below 1", "2"),
+    case(f"prune {OWN} --sparsity 90%", "--sparsity", "--help"),
+    case(f"prune {OWN} --sparsity", "--sparsity", "--help"),
+    case(f"prune {OWN} --method dense --sparsity 0.5", "'dense' doesn't prune", "--sparsity", "--method"),
+    # -- other values
+    case(f"prune {OWN} --seed -1", "'seed'", "-1"),
+    case(f"prune {OWN} --seed 4294967296", "'seed'", "4294967296"),
+    case(f"prune {OWN} --seed one", "--seed", "--help"),
+    case(f"prune {OWN} --max-steps 0", "'max_steps'", "not 0"),
+    case(f"prune {OWN} --epochs 0", "'epochs'", "not 0"),
+    case(f"prune {OWN} --epochs nan", "'epochs'", "nan"),
+    case(f"prune {OWN} --epochs 1 --max-steps 5", "--epochs and --max-steps", "one of them"),
+    case(f"prune {OWN} --batch-size 0", "'batch_size'", "not 0"),
+    case(f"prune {OWN} --set max_length=1", "'max_length'", "not 1"),
+    case(f"prune {OWN} --set evaluations=0", "'evaluations'", "not 0"),
+    case(f"prune {OWN} --set seed", "--set takes key=value", "'seed'"),
+    case(f"prune {OWN} --set =1", "--set takes key=value"),
+    case(f"prune {OWN} --set seed=[1", "--set seed", "[1"),
+    case(f"prune {OWN} --set seed=[1]", "'seed'", "[1]"),
+    case(f"prune {OWN} --set init=zeros", "'init'", "'zero'", "'activation'", "not 'zeros'"),
+    case(f"prune {OWN} --set factored=perhaps", "'factored'", "not 'perhaps'"),
+    case(f"prune {OWN} --set penalty=-1", "penalty must be at least 0", "-1"),
+    case(f"prune {OWN} --set penalty=much", "'penalty'", "not 'much'"),
+    *(
+        case(f"prune {OWN} --set {name}={value}", name, value.strip(".-"))
+        for name in ("penalty", "scores_lr", "head_scale", "max_grad_norm")
+        for value in (".nan", ".inf")
+    ),
+    case(f"prune {OWN} --set ramp_end=1.5", "ramp_end must be at most 1"),
+    case(f"prune {OWN} --set ramp_start=0.9", "ramp_start (0.9)", "ramp_end (0.6)"),
+    case(f"prune {OWN} --set head=word", "'head'", "'words'", "not 'word'"),
+    case(f"prune {OWN} --set dropout=1", "'dropout'", "not 1"),
+    case(f"prune {OWN} --device gpu", "device", "cuda", "not 'gpu'"),
+    case(f"prune {OWN} --device cuda:99", "cuda:99", "--device auto or cpu"),
+    case(f"prune {OWN} --device cuda:99 --dry-run", "cuda:99", "--device auto or cpu"),
+    # -- recipes
+    case(f"prune {OWN} --recipe {{bad}}/none.yaml", "none.yaml"),
+    case(f"prune {OWN} --recipe {{bad}}/broken.yaml", "broken YAML", "broken.yaml, line 3"),
+    case(f"prune {OWN} --recipe {{bad}}/tab.yaml", "broken YAML", "tab.yaml, line 2"),
+    case(f"prune {OWN} --recipe {{bad}}/list.yaml", "list.yaml", "key: value"),
+    case(f"prune {OWN} --recipe {{bad}}/latin.yaml", "latin.yaml", "UTF-8"),
+    case(f"prune {OWN} --recipe {{bad}}/typo.yaml", "unknown setting 'sede'", "did you mean 'seed'?"),
+    case(f"prune {OWN} --recipe {{bad}}/value.yaml", "'seed'", "not 'many'"),
+    # -- a file of one's own
+    case(f"prune --task {{bad}}/none.csv {BERT}", "there is no file", "none.csv"),
+    case(f"prune --task {{bad}}/empty.csv {BERT}", "empty.csv is empty"),
+    case(f"prune --task {{bad}}/header.csv {BERT}", "header.csv", "no rows"),
+    case(f"prune --task {{bad}}/nolabel.csv {BERT}", "no label column", "'text', 'mark'", "label_column="),
+    case(f"prune --task {{bad}}/notext.csv {BERT}", "no text column", "'words', 'label'", "text_column="),
+    case(f"prune --task {{bad}}/semicolon.csv {BERT}", "separated by ';'", "commas"),
+    case(f"prune --task {{bad}}/gap.csv {BERT}", "gap.csv, line 3", "no label"),
+    case(f"prune --task {{bad}}/blank.csv {BERT}", "blank.csv, line 3", "no text"),
+    case(f"prune --task {{bad}}/ragged.csv {BERT}", "ragged.csv, line 3", "1 column found, 2 expected"),
+    case(f"prune --task {{bad}}/oneclass.csv {BERT}", "every row has the label 'good'", "one class only"),
+    case(f"prune --task {{bad}}/latin.csv {BERT}", "isn't UTF-8", "line 2", "save it as UTF-8"),
+    case(f"prune --task {{bad}}/utf16.csv {BERT}", "UTF-16", "save it as UTF-8"),
+    case(f"prune --task {{bad}}/two.csv {BERT}", "too few different texts", "dev_file"),
+    case(f"prune --task {{bad}}/broken.jsonl {BERT}", "broken.jsonl, line 2", "broken JSON"),
+    case(f"prune --task {{bad}}/broken.parquet {BERT}", "broken.parquet", "parquet"),
+    case(f"prune --task {{bad}}/sheet.xlsx {BERT}", "sheet.xlsx", "save the sheet as CSV"),
+    case(f"prune --task {{bad}} {BERT}", "is a folder", "--data-dir"),
+    case(f"prune {OWN} --set label_column=mark", "unknown column 'mark'", "label, text"),
+    case(f"prune --task movies {BERT} --set text_column=body", "'movies' has its own columns"),
+    case(f"prune {OWN} --set dev_file={{csv}}", "is the training file too"),
+    case(f"prune {OWN} --set dev_file={{bad}}/none.csv", "there is no file", "none.csv"),
+    case(f"prune {OWN} --set dev_file={{bad}}/strange.csv", "unknown label 'so-so'", "'negative', 'positive'"),
+    # -- a task of one's own
+    case(f"prune --task {{bad}}/broken.yaml {BERT}", "broken YAML", "line 3"),
+    case(f"prune --task {{bad}}/task-key.yaml {BERT}", "unknown key", "did you mean 'labels'?"),
+    case(f"prune --task {{bad}}/task-words.yaml {MLM}", "'extraordinary'", "not one token", "head=prototype"),
+    case(f"prune --task {{bad}}/task-unknown.yaml {MLM}", "'unseen'", "not one token", "head=prototype"),
+    case(
+        f"prune --task {{bad}}/task-words.yaml {MLM} --dry-run", "'extraordinary'", "not one token", "head=prototype"
+    ),
+    case(f"prune {CSV} {MLM} --set head=words", "names no label word", "words", "head=prototype"),
+    case(f"prune {OWN} --set head=words", "label words", "head=prototype"),
+    # -- a folder of data
+    case(f"prune --task sst2 {BERT} --data-dir {{bad}}/none", "no folder", "--data-dir", "SST-2/train.tsv"),
+    case(f"prune --task sst2 {BERT} --data-dir {{bad}}", "no sub-folder SST-2", "--data-dir"),
+    case(f"prune --task sst2 {BERT} --data-dir {{csv}}", "no folder but a file", "--data-dir"),
+    case(f"prune --task sst2 {BERT} --data-dir {{data}}/SST-2", "the folder above"),
+    case(f"prune --task sst2 {BERT} --data-dir {{data}}", "SST-2/train.tsv, line 3", "unknown label '2'"),
+    case(f"prune --task rte {BERT} --data-dir {{data}}", "RTE has no dev.tsv"),
+    # -- models
+    case(f"prune {CSV} --model ./none", "there is no model folder", "--model"),
+    case(f"prune {CSV} --model {{csv}}", "--model takes a folder"),
+    case(f"prune {CSV} --model {{bad}}", "config.json", "--model"),
+    case(f"prune {CSV} --model nobody/none", "can't load 'nobody/none'", "--model minilm"),
+    case(f"prune {CSV} --model {{bad}}/config", "config", "JSON"),
+    case(f"prune {CSV} --model {{bad}}/type", "frobnicate"),
+    case(f"prune {CSV} --model {{bad}}/noweights", "model.safetensors"),
+    case(f"prune {CSV} --model {{bad}}/cut", "can't load the model", "cut"),
+    case(f"prune {CSV} --model {{bad}}/notokenizer", "tokenizer"),
+    case(f"prune {CSV} --model {{bad}}/othershape", "othershape", "weights"),
+    case(f"prune {CSV} --model {{bad}}/gpt2", "'gpt2' has no encoder stack", "bert", "--model"),
+    case(f"prune {CSV} --model {{bad}}/gpt2 --dry-run", "'gpt2' has no encoder stack", "bert", "--model"),
+    case(f"prune {CSV} --model {{bad}}/resnet", "resnet", "bert", "--model"),
+    case(f"prune {CSV} --model {{bad}}/resnet --dry-run", "resnet", "bert", "--model"),
+    case(f"prune {CSV} --model {{bad}}/t5", "t5", "encoder", "--model"),
+    case(f"prune --task {{bad}}/long.csv {BERT} --set max_length=64", "max_length", "40"),
+    # -- places that can't be written
+    case(f"prune {OWN} --output {{csv}}", "can't write", "is a file", "--output"),
+    case(f"prune {OWN} --output {{csv}}/below/that", "can't write", "is a file", "--output"),
+    case(f"prune {OWN} --output {{csv}}/below --dry-run", "can't write", "is a file", "--output"),
+    case(f"prune {OWN} --method smp --sparsity 0.9 --output {{results}}", "finished run", "--overwrite", "--output"),
+    case("export {run} --output {csv}/below", "can't write", "--output"),
+    case("export {run} --format mask --output {csv}/below", "can't write", "--output"),
+    case("export {run} --output {csv}", "exists already", "--overwrite"),
+    case("compare {results} --csv {csv}/below.csv", "can't write", "--csv"),
+    case("compare {results} --csv {bad}", "can't write", "--csv"),
+    # -- no run, and what is left of one
+    *(case(f"{command} {{bad}}/none", "isn't there", "`smp prune") for command in ("eval", "export", "compare")),
+    *(case(f"{command} {{csv}}", "file", "folder", "`smp prune") for command in ("eval", "export", "compare")),
+    *(case(f"{command} {{data}}", "no run", "`smp prune") for command in ("eval", "export", "compare")),
+    *(case(f"{command}", "Missing argument", f"{command} --help") for command in ("eval", "export", "compare")),
+    *(case(f"{command} {{results}}", "is no run but holds", "name one") for command in ("eval", "export")),
+    *(
+        case(f"{command} {{bad}}/runs/{name}", name, *says)
+        for command in ("eval", "export")
+        for name, says in {
+            "unfinished": ("is unfinished", "run it again"),
+            "nomask": ("is damaged", "mask.safetensors is missing"),
+            "shortmask": ("is damaged", "mask.safetensors has 100 bytes"),
+            "strangemask": ("damaged mask file",),
+            "head": ("is damaged", "head.safetensors"),
+            "result": ("is damaged", "result.json", "isn't JSON"),
+            "schema": ("result.json", "schema 2", "upgrade smp"),
+            "nosettings": ("is damaged", "settings.yaml is missing"),
+            "settings": ("is damaged", "broken YAML", "line 1"),
+        }.items()
+    ),
+    case("eval {bad}/runs/othermodel", "weights of", "differ", "othermodel", "same version of the base model"),
+    case("eval {bad}/runs/otherdata", "differ from those of", "otherdata"),
+    case("eval {bad}/runs/plugin", "unknown method 'random'", "`smp methods`"),
+    case("eval {bad}/runs/nodata", "there is no file", "gone.csv"),
+]
+
+
+@pytest.fixture(scope="session")
+def places(
+    tmp_path_factory: pytest.TempPathFactory, pico: Callable[[str], Path], sentiment: Any, finished: Path
+) -> dict[str, Path]:
+    bad = tmp_path_factory.mktemp("bad")
+    texts: dict[str, str | bytes] = {
+        "dense.yaml": "sparsity: 2\n",
+        "broken.yaml": "seed: 1\nmethod: [smp\nmodel: minilm\n",
+        "tab.yaml": "seed:\n\t1\n",
+        "list.yaml": "- seed\n",
+        "latin.yaml": "model: caf\xe9\n".encode("latin-1"),
+        "typo.yaml": "sede: 1\n",
+        "value.yaml": "seed: many\n",
+        "empty.csv": "",
+        "header.csv": "text,label\n",
+        "nolabel.csv": "text,mark\nfine,good\ndull,bad\n",
+        "notext.csv": "words,label\nfine,good\ndull,bad\n",
+        "semicolon.csv": "text;label\nfine;good\ndull;bad\n",
+        "gap.csv": "text,label\nfine,good\ndull,\n",
+        "blank.csv": "text,label\nfine,good\n ,bad\nwarm,good\ncold,bad\n",
+        "ragged.csv": "text,label\nfine,good\ndull\n",
+        "oneclass.csv": "text,label\nfine,good\nlovely,good\n",
+        "latin.csv": "text,label\ncaf\xe9,good\ndull,bad\n".encode("latin-1"),
+        "utf16.csv": "text,label\nfine,good\ndull,bad\n".encode("utf-16"),
+        "two.csv": "text,label\nfine,good\ndull,bad\n",
+        "strange.csv": "text,label\nfine,positive\nodd,so-so\n",
+        "broken.jsonl": '{"text": "fine", "label": 1}\n{"text": "dull"',
+        "broken.parquet": "no parquet",
+        "sheet.xlsx": "no sheet",
+        "long.csv": "text,label\n"
+        + "".join(f"{' '.join([text] * 30)},{label}\n" for text, label in sentiment.rows[:40]),
+    }
+    task = sentiment.words.read_text(encoding="utf-8").replace("file: ", f"file: {sentiment.csv.parent}/")
+    texts["task-key.yaml"] = task.replace("labels:", "lables:")
+    texts["task-words.yaml"] = task.replace("terrible", "extraordinary")
+    texts["task-unknown.yaml"] = task.replace("terrible", "unseen")
+    for name, text in texts.items():
+        (bad / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    data = bad / "data"
+    for folder, file, text in (
+        ("SST-2", "train.tsv", "sentence\tlabel\nfine\t1\ndull\t2\n"),
+        ("SST-2", "dev.tsv", "sentence\tlabel\nfine\t1\ndull\t0\n"),
+        ("RTE", "train.tsv", "index\tsentence1\tsentence2\tlabel\n0\tfine\tdull\tentailment\n"),
+    ):
+        (data / folder).mkdir(parents=True, exist_ok=True)
+        (data / folder / file).write_text(text, encoding="utf-8")
+    _make_models(bad, pico("bert"))
+    _make_runs(bad, finished, pico, sentiment)
+    return {
+        "bad": bad,
+        "data": data,
+        "csv": sentiment.csv,
+        "bert": pico("bert"),
+        "mlm": pico("bert-mlm"),
+        "run": finished,
+        "results": finished.parent,
+    }
+
+
+def _make_models(bad: Path, bert: Path) -> None:
+    import transformers as hf
+
+    def copy(name: str, *without: str, **config: Any) -> Path:
+        folder = bad / name
+        shutil.copytree(bert, folder, ignore=shutil.ignore_patterns(*without))
+        stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps(stated | config), encoding="utf-8")
+        return folder
+
+    (copy("config") / "config.json").write_text("{", encoding="utf-8")
+    copy("type", model_type="frobnicate", architectures=["Frobnicate"])
+    copy("noweights", "*.safetensors")
+    weights = copy("cut") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    copy("notokenizer", "*token*", "vocab*")
+    copy("othershape", hidden_size=64)
+    small = {"vocab_size": 100, "pad_token_id": 0}
+    for name, model in (
+        # Its matrices are transposed and no nn.Linear.
+        ("gpt2", hf.GPT2Model(hf.GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=40, **small))),
+        # Encoder and decoder.
+        ("t5", hf.T5Model(hf.T5Config(d_model=32, d_kv=16, d_ff=48, num_layers=2, num_heads=2, **small))),
+        # No text at all.
+        ("resnet", hf.ResNetModel(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1]))),
+    ):
+        folder = bad / name
+        shutil.copytree(bert, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+        model.save_pretrained(folder)
+
+
+def _make_runs(bad: Path, finished: Path, pico: Callable[[str], Path], sentiment: Any) -> None:
+    def copy(name: str, **settings: str) -> Path:
+        run = bad / "runs" / name
+        shutil.copytree(finished, run)
+        file = run / "settings.yaml"
+        lines = file.read_text(encoding="utf-8").splitlines()
+        file.write_text(
+            "\n".join(
+                f"{key}: {settings[key]}" if (key := line.partition(":")[0]) in settings else line for line in lines
+            )
+            + "\n",
+            encoding="utf-8",
+        )
+        _sign(run, "settings.yaml")
+        return run
+
+    (copy("unfinished") / "result.json").unlink()
+    (copy("nomask") / "mask.safetensors").unlink()
+    (copy("nosettings") / "settings.yaml").unlink()
+    mask = copy("shortmask") / "mask.safetensors"
+    mask.write_bytes(mask.read_bytes()[:100])
+    for name, file in (("strangemask", "mask.safetensors"), ("head", "head.safetensors")):
+        path = copy(name) / file
+        path.write_bytes(b"\xff" * path.stat().st_size)
+    (copy("result") / "result.json").write_text("{", encoding="utf-8")
+    schema = copy("schema")
+    (schema / "result.json").write_text(json.dumps({**result_of(schema), "schema": 2}), encoding="utf-8")
+    settings = copy("settings")
+    (settings / "settings.yaml").write_text("]\n", encoding="utf-8")
+    _sign(settings, "settings.yaml")
+    copy("othermodel", model=str(pico("bert-mlm")))
+    copy("plugin", method="random")
+    copy("otherdata", task=str(sentiment.tsv.with_name("other.csv")))
+    sentiment.tsv.with_name("other.csv").write_text(
+        "text,label\n" + "".join(f"{text},{label}\n" for text, label in sentiment.rows[:100]), encoding="utf-8"
+    )
+    copy("nodata", task=str(bad / "gone.csv"))
+
+
+def _sign(run: Path, file: str) -> None:
+    """Put the file's size into result.json, as if the run had written it so."""
+    result = result_of(run)
+    result["files"][file] = (run / file).stat().st_size
+    (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def check(done: Done, says: tuple[str, ...]) -> None:
+    assert done.code == 2, f"exit code {done.code}\n{done.out}\n{done.err}"
+    lines = done.err.splitlines()
+    while lines and lines[0] in PROGRESS:
+        lines.pop(0)
+    assert len(lines) == 1, lines
+    (line,) = lines
+    assert line.startswith("error: ") and line[7:].strip() == line[7:] and line[7:]
+    assert len(line) <= 300 + len("error: ")
+    assert "Traceback" not in line and "internal fault" not in line
+    assert done.out == ""
+    for part in says:
+        assert part in line
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
+def test_bad_input(
+    smp: Smp, places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = case.line.format(**places).split(" ")
+    if arguments[0] == "prune" and "--epochs" not in arguments:
+        # So that what is let through by mistake ends soon; the case's own flags come last and win.
+        arguments[1:1] = SHORT
+    before = [listing(folder) for folder in (places["bad"], places["results"], places["csv"].parent)]
+    check(smp(*arguments), case.says)
+    assert listing(tmp_path) == []
+    assert [listing(folder) for folder in (places["bad"], places["results"], places["csv"].parent)] == before
+
+
+def test_there_are_many_cases_and_each_is_told_apart() -> None:
+    assert len({case.id for case in CASES}) == len(CASES) >= 60
+
+
+REAL = [
+    # The whole of stderr, which libraries write to as well.
+    case("prune --task sst2 --model {bert} --quiet", "from the hub", "--data-dir", "--task movies"),
+    case("prune --task {csv} --model nobody/none --quiet", "--model minilm"),
+    case("prune --task {csv} --model {bad}/cut --quiet", "can't load the model"),
+    case("prune --task {csv} --model {bad}/gpt2 --quiet", "no encoder stack"),
+    case("prune --task {bad}/task-words.yaml --model {mlm} --quiet", "not one token"),
+    case("prune --method smpp --task movies", "did you mean 'smp'?"),
+    case("prunee", "Did you mean 'prune'", "smp --help"),
+    case("eval {bad}/runs/strangemask", "damaged mask file"),
+]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in REAL])
+def test_bad_input_to_a_process(real_smp: Smp, places: dict[str, Path], tmp_path: Path, case: Case) -> None:
+    done = real_smp(*case.line.format(**places).split(" "), cwd=tmp_path)
+    check(done, case.says)
+    assert done.err.count("\n") == 1 and done.err.startswith("error: ")
+    assert listing(tmp_path) == []
+
+
+def test_a_hub_that_refuses(real_smp: Smp, places: dict[str, Path], tmp_path: Path) -> None:
+    """Not told to be offline, but without an answer: the client's own complaints and retries stay away."""
+    # The client waits for half a minute between its retries.
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n", encoding="utf-8")
+    # Nothing listens on the discard port.
+    env = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(tmp_path)}
+    done = real_smp("prune", "--task", places["csv"], "--model", "nobody/none", "-q", env=env)
+    check(done, ("can't load 'nobody/none'", "--model minilm"))
+    assert done.err.count("\n") == 1
+    done = real_smp("prune", "--task", "sst2", "--model", places["bert"], "-q", env=env)
+    check(done, ("from the hub", "--data-dir", "--task movies"))
+    assert done.err.count("\n") == 1
+
+
+def test_a_missing_package_index_names_the_way_round(real_smp: Smp, places: dict[str, Path], tmp_path: Path) -> None:
+    """`movies` comes from the index; without one, the archive can be brought by hand."""
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": "/dev/null"}
+    done = real_smp("prune", "--task", "movies", "--model", places["bert"], "-q", cwd=tmp_path, env=nowhere)
+    check(done, ("movies", "package index", "vaderSentiment-3.3.2.tar.gz", "--data-dir"))
+    assert listing(tmp_path) == []
+
+
+def test_damaged_runs_are_listed_beside_the_good(smp: Smp, places: dict[str, Path], tmp_path: Path) -> None:
+    """`compare` skips nothing in silence, and one bad run doesn't keep the others from the table."""
+    folder = tmp_path / "runs"
+    shutil.copytree(places["bad"] / "runs", folder)
+    shutil.copytree(places["run"], folder / "good")
+    found = smp("compare", folder, "--json").json
+    reasons = {Path(problem["path"]).name: problem["reason"] for problem in found["problems"]}
+    for name in ("unfinished", "nomask", "shortmask", "result", "schema", "nosettings", "settings"):
+        assert reasons[name]
+    assert reasons["unfinished"].startswith("unfinished")
+    assert all(reasons[name].startswith("damaged") for name in ("nomask", "shortmask", "result", "settings"))
+    listed = {Path(run).name for row in found["rows"] for run in row["runs"]} | reasons.keys()
+    assert listed == {path.name for path in folder.iterdir() if path.is_dir()}
+    assert "good" not in reasons
+
+
+def test_several_faults_are_still_one_line(smp: Smp, places: dict[str, Path]) -> None:
+    done = smp("prune", "--task", places["csv"], "--seed", "-1", "--batch-size", "0", "--max-steps", "0")
+    check(done, ("and 2 more",))
+
+
+def test_a_message_of_any_length_is_one_line(smp: Smp) -> None:
+    check(smp("prune", "--task", "movies", "--method", "x" * 1000 + "\n" * 20 + "y"), ("unknown method", "…"))
+
+
+@pytest.mark.parametrize("process", [False, True])
+def test_a_fault_of_ours_is_another_thing(
+    process: bool,
+    places: dict[str, Path],
+    real_smp: Smp,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit code 1, one line, and where the traceback is."""
+    if process:
+        # A module of this name comes before the library's, and breaks.
+        (tmp_path / "broken").mkdir()
+        (tmp_path / "broken" / "pandas.py").write_text("raise RuntimeError('no\\nsuch luck')\n", encoding="utf-8")
+        env = {"PYTHONPATH": str(tmp_path / "broken"), "TMPDIR": str(tmp_path)}
+        done = real_smp("compare", places["results"], "--csv", tmp_path / "c.csv", env=env)
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr("smpcli.api.compare", lambda *paths: {}["no\nsuch luck"])
+        code = run_in_process("compare", places["results"])
+        done = Done(code, *capsys.readouterr())
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith("error: internal fault") and "such luck" in line
+    (saved,) = tmp_path.glob("smp-traceback-*.txt")
+    assert str(saved) in line
+    text = saved.read_text(encoding="utf-8")
+    assert text.startswith("Traceback (most recent call last):") and "such luck" in text
+    assert not (tmp_path / "c.csv").exists()
+
+
+def test_a_loss_that_is_no_number(smp: Smp, places: dict[str, Path], tmp_path: Path) -> None:
+    """A learning rate that blows training up is the person's to mend: no run is left that looks finished."""
+    done = smp(
+        *("prune", "--method", "magnitude", "--task", places["csv"], "--model", places["bert"], *SHORT),
+        *("--set", "weights_lr=1e30", "--set", "max_grad_norm=1e30", "--output", tmp_path, "--quiet"),
+    )
+    check(done, ("loss", "weights_lr"))
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_run_for_the_table_is_not_disturbed(places: dict[str, Path], tmp_path: Path) -> None:
+    """A recipe that sets everything the short runs set is a run like theirs (the fixtures are what they seem)."""
+    run = make_run("prune", "--recipe", places["run"] / "settings.yaml", "--output", tmp_path)
+    assert (run / "mask.safetensors").read_bytes() == (places["run"] / "mask.safetensors").read_bytes()

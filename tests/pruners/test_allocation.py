@@ -1,0 +1,208 @@
+"""How many weights each matrix keeps, against slow references in exact arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pruners.allocation import global_counts, kept_weights, proportional_counts, round_to_total, uniform_counts
+
+# -- int(density * prunable) -----------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10**10))
+@settings(max_examples=300)
+def test_kept_weights_is_exact_in_decimal(hundredths: int, prunable: int) -> None:
+    # As the loop computes it: 1 - sparsity in binary floating point, for a sparsity typed with four decimals.
+    assert kept_weights(1 - hundredths / 10_000, prunable) == (10_000 - hundredths) * prunable // 10_000
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "prunable", "expected"),
+    [(0.9, 1_000, 100), (0.9, 10_616_832, 1_061_683), (0.97, 100, 3), (0.5, 7, 3), (0.0, 7, 7), (0.999999, 10, 0)],
+)
+def test_kept_weights_of_known_cases(sparsity: float, prunable: int, expected: int) -> None:
+    assert kept_weights(1 - sparsity, prunable) == expected
+
+
+@pytest.mark.parametrize("density", [-0.001, 1.001, math.nan, math.inf])
+def test_a_density_that_is_none_is_refused(density: float) -> None:
+    with pytest.raises(ValueError, match="density"):
+        kept_weights(density, 10)
+
+
+# -- rounding to a total ---------------------------------------------------------------------------------
+
+
+def largest_remainders(shares: Sequence[Fraction], capacity: Sequence[int], total: int) -> list[int]:
+    """One weight at a time to the largest remainder that has room and hasn't had one yet (lower index first)."""
+    counts = [min(math.floor(share), most) for share, most in zip(shares, capacity, strict=True)]
+    remainders = [share - count for share, count in zip(shares, counts, strict=True)]
+    while sum(counts) < total:
+        served: set[int] = set()
+        while sum(counts) < total:
+            open_ = [i for i in range(len(counts)) if i not in served and counts[i] < capacity[i]]
+            if not open_:
+                break
+            best = max(open_, key=lambda i: (remainders[i], -i))
+            counts[best] += 1
+            served.add(best)
+    return counts
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_round_to_total_gives_to_the_largest_remainders(data: st.DataObject) -> None:
+    # Eighths are exact in binary, so that ties are ties in both.
+    capacity = data.draw(st.lists(st.integers(0, 12), min_size=1, max_size=8))
+    eighths = [data.draw(st.integers(0, 8 * most)) for most in capacity]
+    floors = sum(eighth // 8 for eighth in eighths)
+    total = data.draw(st.integers(floors, sum(capacity)))
+    counts = round_to_total([eighth / 8 for eighth in eighths], capacity, total)
+    assert counts == largest_remainders([Fraction(eighth, 8) for eighth in eighths], capacity, total)
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_round_to_total_ends_on_the_total_whatever_the_shares(data: st.DataObject) -> None:
+    capacity = data.draw(st.lists(st.integers(0, 12), min_size=1, max_size=8))
+    shares = [data.draw(st.floats(0, 20)) for _ in capacity]
+    total = data.draw(st.integers(0, sum(capacity)))
+    counts = round_to_total(shares, capacity, total)
+    assert sum(counts) == total
+    assert all(0 <= count <= most for count, most in zip(counts, capacity, strict=True))
+
+
+def test_round_to_total_of_known_cases() -> None:
+    assert round_to_total([1.5, 1.5, 1.0], [5, 5, 5], 4) == [2, 1, 1]
+    assert round_to_total([0.2, 0.9, 0.9], [5, 5, 5], 2) == [0, 1, 1]
+    assert round_to_total([2.0, 9.0], [5, 4], 7) == [3, 4]
+
+
+@pytest.mark.parametrize("total", [-1, 10])
+def test_a_total_that_does_not_fit_is_refused(total: int) -> None:
+    with pytest.raises(ValueError, match="fit"):
+        round_to_total([1.0, 1.0], [4, 5], total)
+
+
+# -- the same density everywhere -------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=12), st.data())
+@settings(max_examples=200)
+def test_uniform_counts_are_within_one_of_the_density(sizes: list[int], data: st.DataObject) -> None:
+    kept = data.draw(st.integers(0, sum(sizes)))
+    counts = uniform_counts(sizes, kept)
+    assert sum(counts) == kept
+    for size, count in zip(sizes, counts, strict=True):
+        assert abs(count - Fraction(kept * size, sum(sizes))) < 1 + 1e-9
+
+
+def test_uniform_counts_by_hand() -> None:
+    # 50 of 400: an eighth of each.
+    assert uniform_counts([80, 80, 240], 50) == [10, 10, 30]
+    # A third of 10, 10 and 10 is 3.33: the weight that is left goes to the first.
+    assert uniform_counts([10, 10, 10], 10) == [4, 3, 3]
+
+
+# -- SMP-S -----------------------------------------------------------------------------------------------
+
+
+def smp_s_shares(
+    importance: Sequence[float], kinds: Sequence[str], sizes: Sequence[int], kept: int
+) -> list[Fraction]:
+    """Eq. 4 in exact arithmetic; of the layers above density 1 the fullest is clamped, one at a time, and what it
+    can't hold goes to the others of its kind by the same proportion."""
+    r = [Fraction(value) for value in importance]
+    shares = [Fraction(0)] * len(sizes)
+    for kind in sorted(set(kinds)):
+        members = [i for i in range(len(sizes)) if kinds[i] == kind]
+        budget = Fraction(kept, sum(sizes)) * sum(sizes[i] for i in members)
+        while members:
+            scale = budget / sum(r[i] * sizes[i] for i in members)
+            fullest = max(members, key=lambda i: r[i])
+            if r[fullest] * scale <= 1:
+                for i in members:
+                    shares[i] = r[i] * scale * sizes[i]
+                break
+            shares[fullest] = Fraction(sizes[fullest])
+            budget -= sizes[fullest]
+            members.remove(fullest)
+    return shares
+
+
+@st.composite
+def stacks(draw: st.DrawFn) -> tuple[list[float], list[str], list[int], int]:
+    """Matrices of one to four kinds; mostly one size a kind as in an encoder, sometimes any."""
+    depth = draw(st.integers(1, 6))
+    names = ["query", "key", "up", "down"][: draw(st.integers(1, 4))]
+    sizes_of = {name: draw(st.integers(1, 400)) for name in names}
+    odd = draw(st.booleans())
+    kinds = names * depth
+    sizes = [draw(st.integers(1, 400)) if odd else sizes_of[kind] for kind in kinds]
+    importance = [draw(st.floats(1e-4, 1)) for _ in kinds]
+    return importance, kinds, sizes, draw(st.integers(0, sum(sizes)))
+
+
+@given(stacks())
+@settings(max_examples=400)
+def test_smp_s_against_eq_4_in_exact_arithmetic(stack: tuple[list[float], list[str], list[int], int]) -> None:
+    importance, kinds, sizes, kept = stack
+    counts = proportional_counts(importance, kinds, sizes, kept)
+    assert sum(counts) == kept
+    assert all(0 <= count <= size for count, size in zip(counts, sizes, strict=True))
+    shares = smp_s_shares(importance, kinds, sizes, kept)
+    # Rounding moves a share by less than one weight (the last digits of binary arithmetic aside).
+    for count, share in zip(counts, shares, strict=True):
+        assert abs(count - share) < 1 + 1e-6
+
+
+@given(stacks())
+@settings(max_examples=200)
+def test_smp_s_gives_each_kind_its_part_of_the_total(stack: tuple[list[float], list[str], list[int], int]) -> None:
+    importance, kinds, sizes, kept = stack
+    counts = proportional_counts(importance, kinds, sizes, kept)
+    for kind in set(kinds):
+        members = [i for i in range(len(sizes)) if kinds[i] == kind]
+        expected = Fraction(kept * sum(sizes[i] for i in members), sum(sizes))
+        assert abs(sum(counts[i] for i in members) - expected) < len(members) + 1e-6
+
+
+def test_smp_s_by_hand() -> None:
+    # v = 0.5, L = 2: densities 0.5 * 2 * 0.6 / 0.8 = 0.75 and 0.25 of 100.
+    assert proportional_counts([0.6, 0.2], ["query", "query"], [100, 100], 100) == [75, 25]
+    # Each kind by itself: equal importance within "key" means equal densities there.
+    kinds, sizes = ["query", "key", "query", "key"], [100, 40, 100, 40]
+    assert proportional_counts([0.6, 0.9, 0.2, 0.9], kinds, sizes, 140) == [75, 20, 25, 20]
+
+
+def test_smp_s_clamps_and_hands_on_the_surplus_by_hand() -> None:
+    # v = 0.8, L = 3: densities 2.4 * (0.6, 0.3, 0.1) = 1.44, 0.72, 0.24. The first is clamped to 1; of 240 kept, 140
+    # are left for two layers by 3 to 1: 105 and 35, so the second is clamped too and the last gets 40.
+    assert proportional_counts([0.6, 0.3, 0.1], ["query"] * 3, [100] * 3, 240) == [100, 100, 40]
+    # One clamp only: 152 / 100 * (0.8, 0.15, 0.05) = 1.216, …; 52 left by 3 to 1.
+    assert proportional_counts([0.8, 0.15, 0.05], ["query"] * 3, [100] * 3, 152) == [100, 39, 13]
+
+
+# -- one top-k over all matrices -------------------------------------------------------------------------
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_global_counts_against_one_stable_sort_of_everything(data: st.DataObject) -> None:
+    shapes = data.draw(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4))
+    levels = st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0])
+    scores = [
+        torch.tensor([[data.draw(levels) for _ in range(inputs)] for _ in range(out)]) for out, inputs in shapes
+    ]
+    everything = [(value, index) for index, score in enumerate(scores) for value in score.reshape(-1).tolist()]
+    kept = data.draw(st.integers(0, len(everything)))
+    best = sorted(everything, key=lambda pair: -pair[0])[:kept]
+    expected = [sum(index == wanted for _, index in best) for wanted in range(len(scores))]
+    assert global_counts(scores, kept) == expected

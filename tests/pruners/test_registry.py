@@ -1,0 +1,148 @@
+"""Finding methods: the built-in ones, and those of other packages, with all that can be wrong with them."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pruners import registry
+from pruners.base import Pruner
+from pruners.registry import Entry, PrunerError
+
+BUILT_IN = {"smp", "movement", "soft-movement", "magnitude", "dense"}
+
+GOOD = '''
+from pruners import Pruner
+
+class Keep(Pruner):
+    """Keeps what comes first."""
+
+    name = "{name}"
+    title = "Keep"
+'''
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """install("dist", "1.0", module, code, {"name": "module:Class"}) puts a package on sys.path, as pip would."""
+
+    def make(dist: str, version: str, module: str, code: str, points: dict[str, str], place: str = "") -> Path:
+        site = tmp_path / (place or dist)
+        info = site / f"{dist.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n")
+        lines = "".join(f"{name} = {target}\n" for name, target in points.items())
+        (info / "entry_points.txt").write_text(f"[smp.pruners]\n{lines}")
+        (site / f"{module}.py").write_text(code)
+        monkeypatch.syspath_prepend(str(site))
+        # Modules of the same name in later tests must be read anew.
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        return site
+
+    return make
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_a_built_in_summary_is_the_first_line_of_the_docstring(name: str) -> None:
+    (entry,) = registry.entries()[name]
+    assert entry.summary == (inspect.getdoc(registry.load(name)) or "").split("\n")[0]
+
+
+def test_all_built_in_methods_are_listed_and_load() -> None:
+    assert set(registry.entries()) >= BUILT_IN
+    for name in BUILT_IN:
+        assert issubclass(registry.load(name), Pruner)
+        assert registry.load(name).name == name
+        assert registry.load(name).paper.startswith("https://")
+
+
+def test_listing_imports_neither_torch_nor_a_plugin(install: Install) -> None:
+    site = install("smp-loud", "1.0", "loud_pruner", "raise SystemExit('imported')", {"loud": "loud_pruner:Loud"})
+    code = (
+        "import sys; from pruners import registry; found = registry.entries(); "
+        "heavy = {'torch', 'numpy', 'transformers', 'loud_pruner'} & set(sys.modules); "
+        "print(sorted(found), found['loud'][0].package, sorted(heavy))"
+    )
+    root = Path(registry.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": f"{root}:{site}"},
+    )
+    assert done.stdout.strip() == f"{sorted({*registry.entries()})} smp-loud 1.0 []"
+
+
+def test_a_plugin_is_listed_with_its_package_and_loads(install: Install) -> None:
+    install("smp-keep", "2.1", "keep_pruner", GOOD.format(name="keep"), {"keep": "keep_pruner:Keep"})
+    assert registry.entries()["keep"] == [Entry("keep", "keep_pruner:Keep", "smp-keep 2.1")]
+    pruner = registry.load("keep")
+    assert (pruner.name, pruner.title) == ("keep", "Keep")
+
+
+def test_an_unknown_name_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        registry.load("no-such-method")
+
+
+@pytest.mark.parametrize("name", ["smp", "keep"])
+def test_a_collision_names_both_owners_and_hurts_nothing_else(install: Install, name: str) -> None:
+    install("smp-one", "1.0", "one_pruner", GOOD.format(name=name), {name: "one_pruner:Keep"})
+    owners = ["smp-one 1.0 (one_pruner:Keep)", "smp (built in) (pruners.smp:SMP)"]
+    if name == "keep":
+        install("smp-two", "3.0", "two_pruner", GOOD.format(name=name), {name: "two_pruner:Keep"})
+        owners[1] = "smp-two 3.0 (two_pruner:Keep)"
+    assert len(registry.entries()[name]) == 2
+    with pytest.raises(PrunerError, match=f"two packages publish a method '{name}'") as caught:
+        registry.load(name)
+    assert all(owner in str(caught.value) for owner in owners)
+    assert registry.load("dense").name == "dense"
+
+
+def test_a_package_that_is_visible_twice_is_one_owner(install: Install) -> None:
+    code, points = GOOD.format(name="keep"), {"keep": "keep_pruner:Keep"}
+    install("smp-keep", "2.1", "keep_pruner", code, points, place="checkout")
+    install("smp-keep", "2.1", "keep_pruner", code, points, place="site-packages")
+    assert registry.load("keep").name == "keep"
+
+
+@pytest.mark.parametrize(
+    ("code", "target", "reason"),
+    [
+        ("import no_such_library", "bad_pruner:Bad", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("1 / 0", "bad_pruner:Bad", "ZeroDivisionError"),
+        ("def (", "bad_pruner:Bad", "SyntaxError"),
+        ("", "bad_pruner:Bad", "AttributeError"),
+        ("", "gone_pruner:Bad", "ModuleNotFoundError: No module named 'gone_pruner'"),
+    ],
+)
+def test_a_plugin_that_fails_at_import_is_named_with_its_package(
+    install: Install, code: str, target: str, reason: str
+) -> None:
+    install("smp-bad", "0.3", "bad_pruner", code, {"bad": target})
+    with pytest.raises(PrunerError, match=r"method 'bad' of package smp-bad 0\.3 fails at import") as caught:
+        registry.load("bad")
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert registry.load("magnitude").name == "magnitude"
+
+
+def test_the_class_must_bear_the_name_of_its_entry_point(install: Install) -> None:
+    install("smp-keep", "1.0", "keep_pruner", GOOD.format(name="other"), {"keep": "keep_pruner:Keep"})
+    with pytest.raises(PrunerError, match=r"smp-keep 1\.0: the class calls itself 'other'"):
+        registry.load("keep")
+
+
+@pytest.mark.parametrize("code", ["Bad = 3", "class Bad: name = 'bad'", "def Bad(): pass"])
+def test_what_is_no_pruner_is_refused(install: Install, code: str) -> None:
+    install("smp-bad", "1.0", "bad_pruner", code, {"bad": "bad_pruner:Bad"})
+    with pytest.raises(PrunerError, match=r"bad_pruner:Bad is no subclass of pruners\.Pruner"):
+        registry.load("bad")

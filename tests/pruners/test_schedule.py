@@ -1,0 +1,86 @@
+"""Schedules against their formulas."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pruners.base import Pruner, PrunerSettings
+from pruners.schedule import cubic_decay, cubic_rise, linear_decay
+from pruners.scored import ScoredPruner, ScoredSettings
+
+FRACTIONS = st.floats(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        # v_f = 0.1: 0.1 + 0.9 (1 - t)^3
+        (Fraction(0), Fraction(1)),
+        (Fraction(1, 4), Fraction(1, 10) + Fraction(9, 10) * Fraction(27, 64)),
+        (Fraction(1, 2), Fraction(1, 10) + Fraction(9, 10) * Fraction(1, 8)),
+        (Fraction(3, 4), Fraction(1, 10) + Fraction(9, 10) * Fraction(1, 64)),
+        (Fraction(1), Fraction(1, 10)),
+    ],
+)
+def test_cubic_decay_at_points(progress: Fraction, expected: Fraction) -> None:
+    assert cubic_decay(float(progress), 0.1) == pytest.approx(float(expected), abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("progress", "cubic", "linear"),
+    [
+        # From 0.2 to 0.7 down to 0.2; half way, 0.45: 0.2 + 0.8 / 8 and 0.2 + 0.8 / 2.
+        (0.0, 1.0, 1.0),
+        (0.2, 1.0, 1.0),
+        (0.45, 0.3, 0.6),
+        (0.7, 0.2, 0.2),
+        (0.9, 0.2, 0.2),
+        (1.0, 0.2, 0.2),
+    ],
+)
+def test_a_ramp_that_begins_late_and_ends_early(progress: float, cubic: float, linear: float) -> None:
+    assert cubic_decay(progress, 0.2, 0.2, 0.7) == pytest.approx(cubic, abs=1e-12)
+    assert linear_decay(progress, 0.2, 0.2, 0.7) == pytest.approx(linear, abs=1e-12)
+
+
+@given(FRACTIONS, st.lists(FRACTIONS, min_size=2, max_size=2).map(sorted), st.lists(FRACTIONS, min_size=2))
+@settings(max_examples=300)
+def test_decay_never_rises_and_goes_from_one_to_the_final_density(
+    final: float, ramp: list[float], points: list[float]
+) -> None:
+    start, end = ramp
+    for decay in (cubic_decay, linear_decay):
+        densities = [decay(progress, final, start, end) for progress in sorted(points)]
+        # Exactly within the bounds: a density above 1 could not be kept. The last digit of a power may be off by one.
+        assert all(final <= density <= 1 for density in densities)
+        assert all(later <= earlier + 1e-15 for earlier, later in pairwise(densities))
+        assert decay(1.0, final, start, end) == final
+        if end > 0:
+            assert decay(0.0, final, start, end) == 1.0
+
+
+@given(FRACTIONS)
+def test_a_ramp_without_width_is_a_step(final: float) -> None:
+    assert [cubic_decay(progress, final, 0.5, 0.5) for progress in (0.49, 0.5)] == [1.0, final]
+    assert cubic_decay(0.0, final, 0.0, 0.0) == final
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0, 0), (0.25, 400 * 37 / 64), (0.5, 350), (1, 400)])
+def test_cubic_rise_at_points(progress: float, expected: float) -> None:
+    # 400 (1 - (1 - t)^3)
+    assert cubic_rise(progress, 400) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_method_follows_its_settings() -> None:
+    linear = Pruner(PrunerSettings(schedule="linear", ramp_start=0.0, ramp_end=0.8))
+    assert linear.density(0.4, 0.1) == pytest.approx(0.55)
+    cubic = Pruner(PrunerSettings(ramp_end=0.8))
+    assert cubic.density(0.4, 0.1) == pytest.approx(0.1 + 0.9 / 8)
+    assert cubic.penalty_weight(0.5) == 0
+    # The penalty rises over the whole run, not only while the density falls.
+    assert ScoredPruner(ScoredSettings(penalty=8, ramp_end=0.5)).penalty_weight(0.5) == pytest.approx(7)

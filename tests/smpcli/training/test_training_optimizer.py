@@ -1,0 +1,125 @@
+"""What is trained, at which rate, with which decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from pruners.base import Pruner
+from pruners.dense import Dense
+from pruners.magnitude import Magnitude
+from pruners.masking import MaskedLayer, attach
+from pruners.movement import Movement
+from pruners.smp import SMP, SMPSettings
+from smpcli.modeling.heads import TaskModel
+from smpcli.modeling.layers import masked_layers
+from smpcli.training.optimizer import make_optimizer, trained_weights
+
+HEAD = ["classifier.weight", "classifier.bias"]
+
+
+def assembled(
+    pico: Any, pruner: Pruner, head: str = "prototype"
+) -> tuple[TaskModel, list[MaskedLayer], list[nn.Parameter]]:
+    backbone = AutoModelForSequenceClassification.from_pretrained(pico("bert"))
+    model = TaskModel(backbone, head, set(HEAD))
+    layers = masked_layers(backbone, backbone.config) if pruner.prunes else []
+    attach(pruner, layers, {})
+    return model, layers, trained_weights(pruner, model, layers)
+
+
+def smp() -> SMP:
+    return SMP(SMPSettings(init="zero"))
+
+
+def names(model: TaskModel, weights: list[nn.Parameter]) -> set[str]:
+    ids = {id(weight) for weight in weights}
+    return {name for name, parameter in model.backbone.named_parameters() if id(parameter) in ids}
+
+
+def test_smp_trains_no_weight_and_needs_the_masked_matrices_gradients_only(pico: Any) -> None:
+    model, layers, weights = assembled(pico, smp())
+    assert weights == []
+    wanted = {name for name, parameter in model.backbone.named_parameters() if parameter.requires_grad}
+    assert wanted == {f"{layer.name}.weight" for layer in layers}
+    assert len(layers) == 12
+
+
+def test_a_classifier_head_is_trained_even_where_weights_are_not(pico: Any) -> None:
+    model, _, weights = assembled(pico, smp(), head="classifier")
+    assert names(model, weights) == set(HEAD)
+    assert all(weight.requires_grad for weight in weights)
+
+
+@pytest.mark.parametrize("kind", [Movement, Magnitude])
+def test_methods_that_train_weights_train_all_of_them_once(pico: Any, kind: type[Pruner]) -> None:
+    settings = kind.Settings(init="zero") if kind is Movement else kind.Settings()
+    model, layers, weights = assembled(pico, kind(settings))
+    masked = {f"{layer.name}.weight" for layer in layers}
+    every = {name for name, _ in model.backbone.named_parameters()}
+    # In place of what the modules hold (W'), W itself.
+    assert names(model, weights) == every - masked
+    assert {id(layer.weight) for layer in layers} <= {id(weight) for weight in weights}
+    assert sum(weight.numel() for weight in weights) == sum(p.numel() for p in model.parameters())
+    assert len({id(weight) for weight in weights}) == len(weights) == len(every)
+
+
+def test_dense_trains_the_model_s_own_parameters(pico: Any) -> None:
+    model, layers, weights = assembled(pico, Dense())
+    assert layers == []
+    assert names(model, weights) == {name for name, _ in model.backbone.named_parameters()}
+
+
+def settings_of(optimizer: torch.optim.Optimizer) -> dict[int, tuple[float, float]]:
+    return {
+        id(parameter): (group["initial_lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+def test_rates_and_decay(pico: Any) -> None:
+    pruner = Movement(
+        Movement.Settings(init="zero", weights_lr=3e-5, scores_lr=1e-2, weight_decay=0.07, factored=True)
+    )
+    model, layers, weights = assembled(pico, pruner)
+    optimizer, _ = make_optimizer(pruner, weights, layers, 10)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    found = settings_of(optimizer)
+    scores = [part for layer in layers for part in layer.score_parameters()]
+    assert len(scores) == 3 * 12
+    assert len(found) == len(weights) + len(scores)
+    for part in scores:
+        assert found[id(part)] == (1e-2, 0.0)
+    for layer in layers:
+        assert found[id(layer.weight)] == (3e-5, 0.07)
+    for name, parameter in model.backbone.named_parameters():
+        if id(parameter) in found:
+            flat = name.endswith("bias") or "LayerNorm" in name
+            assert found[id(parameter)] == (3e-5, 0.0 if flat else 0.07), name
+
+
+@pytest.mark.parametrize(
+    ("warmup", "expected"),
+    [
+        # From the peak in equal steps, the next of which would be 0.
+        (0.0, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
+        # Four steps up, in fifths; then down over what is left.
+        (0.4, [0.2, 0.4, 0.6, 0.8, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+    ],
+)
+def test_rates_rise_over_the_warm_up_and_fall_to_0(pico: Any, warmup: float, expected: list[float]) -> None:
+    pruner = Magnitude(Magnitude.Settings(weights_lr=0.5, warmup=warmup))
+    _, layers, weights = assembled(pico, pruner)
+    optimizer, scheduler = make_optimizer(pruner, weights, layers, len(expected))
+    found = []
+    for _ in expected:
+        found.append(optimizer.param_groups[0]["lr"] / 0.5)
+        optimizer.step()
+        scheduler.step()
+    assert found == pytest.approx(expected)
+    assert optimizer.param_groups[0]["lr"] == 0

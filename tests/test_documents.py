@@ -1,0 +1,105 @@
+"""README, CONTRIBUTING and docs say what is so: commands exist, code runs, settings and links are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pruners.base import Pruner
+from pruners.masking import MaskedLayer, refresh
+from smpcli.main import app
+from smpcli.settings import read_recipe, recipe_names, resolve
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_ci_runs_the_second_block_of_the_readme_as_it_stands(tmp_path: Path) -> None:
+    # The script in a folder of its own, with a README whose second block leaves a trace.
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci" / "run").write_text((ROOT / ".ci" / "run").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "README.md").write_text(
+        "```bash\ntouch one\n```\n```bash\ntouch two\ntouch three\n```\n", encoding="utf-8"
+    )
+    subprocess.run(["bash", ".ci/run"], cwd=tmp_path, check=True, capture_output=True)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["README.md", "three", "two"]
+
+
+def test_the_first_two_blocks_set_up_run_and_test() -> None:
+    run, test = blocks(README, "bash")[:2]
+    assert "smp prune --method smp --task movies --sparsity 0.9" in run
+    assert "python -m pytest" in test
+    for block in (run, test):
+        assert block.startswith("python3 -m venv .venv")
+
+
+def commands() -> list[str]:
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        found += re.findall(r"^smp ([a-z]+)", "\n".join(blocks(text, "bash") + blocks(text, "")), flags=re.MULTILINE)
+        found += re.findall(r"`smp ([a-z]+)", text)
+    return sorted(set(found))
+
+
+def test_every_command_that_is_named_exists() -> None:
+    known = {command.name for command in app.registered_commands}
+    assert commands()
+    assert set(commands()) <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_method_in_the_readme_works() -> None:
+    (code,) = [block for block in blocks(README, "python") if "class Random" in block]
+    names: dict[str, type[Pruner]] = {}
+    exec(code, names)
+    pruner = names["Random"]()
+    layers = [MaskedLayer(f"layer.{index}", "dense", nn.Linear(8, 5)) for index in range(2)]
+    refresh(pruner, layers, 0.25)
+    assert [int(layer.mask.sum()) for layer in layers] == [10, 10]
+    assert torch.equal(layers[0].effective == 0, ~layers[0].mask)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_resolve(name: str) -> None:
+    assert read_recipe(name)
+    assert resolve(recipe=name, flags={"task": "sst2"}).flat()["task"] == "sst2"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_say_what_they_do(name: str) -> None:
+    from smpcli.catalogue import list_recipes
+
+    assert next(entry["description"] for entry in list_recipes() if entry["name"] == name)
+
+
+def test_commands_of_results_page_resolve() -> None:
+    """Every `smp prune` line of docs/results.md is a valid command line."""
+    page = ROOT / "docs" / "results.md"
+    lines = [line for block in blocks(page.read_text(encoding="utf-8"), "bash") for line in block.splitlines()]
+    prunes = [shlex.split(line.split("#")[0]) for line in lines if line.startswith("smp prune ")]
+    assert prunes
+    for words in prunes:
+        assert "--task" in words
+        # The parser refuses unknown flags and values; --dry-run does the rest without a download.
+        from smpcli.errors import guarded
+
+        assert guarded(lambda words=words: app(args=[*words[1:], "--dry-run", "--json"], standalone_mode=False)) == 0
