@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
 
 from pruners import registry
 from pruners.allocation import proportional_counts
@@ -20,7 +21,6 @@ from pruners.smp import SMP
 from pruners.soft_movement import SoftMovement
 from smpcli import UserError, plan, prune
 from smpcli.modeling.heads import TaskModel, set_prototypes
-from transformers import AutoModelForSequenceClassification
 
 
 @pytest.mark.parametrize(("importance", "kept"), [([1.0, 0.0, 0.0], 20), ([0.0, 0.0, 0.0], 10)])
@@ -99,7 +99,7 @@ def test_a_length_beyond_the_model_s_positions_is_refused(pico: Any, tmp_path: P
 def test_training_that_diverges_is_a_person_s_business(
     pico: Any, sentiment: Any, tmp_path: Path, method: str, given: dict[str, float]
 ) -> None:
-    with pytest.raises(UserError, match="learning rate|lr"):
+    with pytest.raises(UserError, match=r"learning rate|lr"):
         prune(
             str(sentiment.csv), method, model=str(pico("bert")), max_steps=20, batch_size=8, output=tmp_path, **given
         )

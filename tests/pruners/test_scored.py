@@ -11,9 +11,9 @@ import torch
 
 from pruners.base import PrunerSettings, setting
 from pruners.masking import LayerStatistics, MaskedLayer, attach, kept, refresh
+from pruners.movement import MovementSettings
 from pruners.scored import ScoredPruner, ScoredSettings
 from pruners.smp import SMP, SMPSettings
-from pruners.movement import MovementSettings
 from pruners.soft_movement import SoftMovement, SoftMovementSettings
 
 MakeLayers = Callable[..., list[MaskedLayer]]
