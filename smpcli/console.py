@@ -88,13 +88,15 @@ class Progress:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
 
+            console = Console(stderr=True)
             self.bar = RichProgress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=6),
+                # What the figures leave: at 80 columns that is not much.
+                BarColumn(bar_width=max(3, min(30, console.width - 78))),
                 TextColumn("{task.fields[status]}"),
                 TextColumn("ETA"),
                 TimeRemainingColumn(compact=True),
-                console=Console(stderr=True),
+                console=console,
             )
             self.bar.start()
             self.bar_task = self.bar.add_task("starting", total=None, status="")
@@ -119,11 +121,13 @@ class Progress:
             # The bar has room for the task's first metric.
             self.metrics = "  ".join(f"{name} {value:.4f}" for name, value in (shown[:1] if self.bar else shown))
         if self.bar is not None and self.bar_task is not None:
-            self.bar.update(self.bar_task, completed=step.step, total=step.steps, status=self._status(step))
-        elif not self.quiet and (step.metrics or step.step % max(1, step.steps // PLAIN_LINES) == 0):
+            self.bar.update(self.bar_task, completed=step.step, total=step.steps, status=self._status(step, " "))
+        elif not self.quiet and (
+            step.metrics or (step.step < step.steps and step.step % max(1, step.steps // PLAIN_LINES) == 0)
+        ):
             left = (time.monotonic() - self.started) / step.step * (step.steps - step.step)
             talk(f"{self._status(step)}  ETA {int(left // 60)}:{int(left % 60):02d}")
 
-    def _status(self, step: Step) -> str:
-        status = f"step {step.step}/{step.steps}  density {step.density:.3f}  loss {step.loss:.3f}"
-        return f"{status}  {self.metrics}" if self.metrics else status
+    def _status(self, step: Step, gap: str = "  ") -> str:
+        parts = [f"step {step.step}/{step.steps}", f"density {step.density:.3f}", f"loss {step.loss:.3f}"]
+        return gap.join([*parts, self.metrics] if self.metrics else parts)

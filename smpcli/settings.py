@@ -188,6 +188,8 @@ def invalid(error: ValidationError) -> UserError:
         return UserError(
             f"sparsity must be at least 0 and below 1, not {first['input']!r}: 0.9 prunes 90 % of the weights"
         )
+    if key == "device":
+        message = "should be auto, cpu, cuda, cuda:N or mps"
     text = f"setting '{key}': {message}, not {first['input']!r}" if key else f"setting: {message}"
     return UserError(text + (f" (and {more} more)" if more else ""))
 

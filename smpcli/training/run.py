@@ -69,7 +69,7 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
 
     def on_step(step: Step) -> None:
         progress.step(step)
-        if step.metrics or step.step % every == 0:
+        if step.metrics or (step.step % every == 0 and step.step < session.steps):
             directory.append_metrics({"step": step.step, "density": step.density, "loss": step.loss, **step.metrics})
 
     progress.phase("training")
