@@ -155,7 +155,7 @@ def test_nothing_is_written_when_the_input_is_wrong(
 def test_the_rows_of_metrics_jsonl(pico: Any, sentiment: Any, tmp_path: Path) -> None:
     path = run(pico, sentiment.csv, tmp_path, max_steps=5, evaluations=2).path
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 5]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["step"] for row in rows if "accuracy" in row] == [2, 5]
     assert rows[0]["density"] == 1.0
     assert rows[-1]["density"] == pytest.approx(0.1)
