@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
 
 from pruners.masking import MaskedLayer, fold_factors, refresh, straight_through
 from pruners.selection import ScoreError
 from smpcli.errors import UserError
 from smpcli.training.device import training_context
 from smpcli.training.evaluate import Evaluation
+from smpcli.training.objective import Objective
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -57,11 +57,6 @@ class Summary:
     loss: float
 
 
-def task_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
-    """Cross-entropy of logits (batch, labels), or the mean squared error of values (batch, 1)."""
-    return mse_loss(logits[:, 0], labels) if regression else cross_entropy(logits, labels)
-
-
 def train(
     *,
     model: nn.Module,
@@ -73,7 +68,7 @@ def train(
     batches: DataLoader[Any],
     steps: int,
     final_density: float,
-    regression: bool,
+    objective: Objective,
     max_grad_norm: float,
     evaluate: Callable[[], Evaluation],
     evaluate_after: Set[int],
@@ -99,7 +94,7 @@ def train(
             _refresh(pruner, layers, density, step)
         with training_context(precision, accelerator.device):
             logits = model(**inputs)
-        loss = task_loss(logits.float(), labels, regression)
+        loss = objective(inputs, logits.float(), labels)
         accelerator.backward(loss)
         straight_through(pruner, layers, pruner.penalty_weight(progress))
         accelerator.clip_grad_norm_(trained, max_grad_norm)

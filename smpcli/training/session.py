@@ -21,6 +21,7 @@ from smpcli.modeling.layers import masked_layers, positions
 from smpcli.training.batches import Encoded, encode, training_loader
 from smpcli.training.evaluate import Evaluation, evaluate
 from smpcli.training.loop import Step, Summary, train
+from smpcli.training.objective import task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
 from smpcli.training.plan import count_steps
 from smpcli.training.statistics import input_statistics
@@ -71,7 +72,7 @@ class Session:
             batches=batches,
             steps=self.steps,
             final_density=1 - settings.sparsity,
-            regression=settings.task.kind == "regression",
+            objective=task_objective(settings.task.kind),
             max_grad_norm=settings.max_grad_norm,
             evaluate=self.evaluate,
             evaluate_after={self.steps * part // settings.evaluations for part in range(1, settings.evaluations)}

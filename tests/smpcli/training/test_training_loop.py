@@ -26,7 +26,8 @@ from smpcli.modeling.layers import masked_layers
 from smpcli.tasks.data import Examples
 from smpcli.training.batches import encode, training_loader
 from smpcli.training.evaluate import Evaluation
-from smpcli.training.loop import Step, Summary, TrainingDiverged, task_loss, train
+from smpcli.training.loop import Step, Summary, TrainingDiverged, train
+from smpcli.training.objective import task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
 
 SPARSITY, STEPS = 0.8, 6
@@ -68,7 +69,7 @@ class Run:
                 "batches": training_loader(self.encoded, 16, 0),
                 "steps": steps,
                 "final_density": 1 - SPARSITY,
-                "regression": False,
+                "objective": task_objective("classification"),
                 "max_grad_norm": 1.0,
                 "evaluate": lambda: NOTHING,
                 "evaluate_after": set(),
@@ -269,5 +270,7 @@ def test_a_loss_that_is_no_number_stops_the_run(pico: Any, sentiment: Any) -> No
 def test_losses_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     by_hand = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
-    assert task_loss(logits, torch.tensor([0, 0]), regression=False).item() == pytest.approx(by_hand, rel=1e-6)
-    assert task_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([2.0, 5.0]), regression=True).item() == 2.5
+    assert task_objective("classification")({}, logits, torch.tensor([0, 0])).item() == pytest.approx(
+        by_hand, rel=1e-6
+    )
+    assert task_objective("regression")({}, torch.tensor([[1.0], [3.0]]), torch.tensor([2.0, 5.0])).item() == 2.5
