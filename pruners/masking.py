@@ -8,8 +8,11 @@ elementwise arithmetic on it. Evaluation and export see plain modules with the p
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 
 from pruners.allocation import kept_weights
 from pruners.registry import PrunerError
+from pruners.selection import apply_mask
 
 if TYPE_CHECKING:
     from pruners.base import Pruner
@@ -79,7 +83,7 @@ class MaskedLayer:
     def set_mask(self, mask: Tensor) -> None:
         """Use `mask` from now on: W' = W * M is written into the module."""
         self.mask = mask
-        torch.mul(self.weight.detach(), mask, out=self.effective.data)
+        apply_mask(self.weight, mask, out=self.effective)
 
 
 def attach(pruner: Pruner, layers: Sequence[MaskedLayer], statistics: dict[str, LayerStatistics]) -> None:
@@ -101,12 +105,24 @@ def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float) -> No
     counts = pruner.allocate(layers, kept)
     if sum(counts) != kept:
         raise PrunerError(f"method '{pruner.name}' allocates {sum(counts):,} weights where {kept:,} are to remain")
-    for layer, count in zip(layers, counts, strict=True):
+
+    def choose(pair: tuple[MaskedLayer, int]) -> None:
+        layer, count = pair
         mask = pruner.select(layer, count)
         # Our own selection is exact; a plugin's is counted.
         if pruner.own_selection and (mask.dtype != torch.bool or int(mask.sum()) != count):
             raise PrunerError(f"method '{pruner.name}' selects no bool mask of {count:,} ones for {layer.name}")
         layer.set_mask(mask)
+
+    pairs = zip(layers, counts, strict=True)
+    # Selection on a CPU is numpy's, one thread a matrix; a plugin's may not be safe to run so.
+    alone = pruner.own_selection or layers[0].weight.device.type != "cpu" or torch.get_num_threads() == 1
+    deque(map(choose, pairs) if alone else _threads(torch.get_num_threads()).map(choose, pairs), maxlen=0)
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="masks")
 
 
 def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weight: float) -> None:
@@ -120,16 +136,19 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
         if gradient is None:
             continue
         layer.effective.grad = None
-        if isinstance(layer.weight, nn.Parameter):
-            layer.weight.grad = gradient * layer.mask
+        trains_weight = isinstance(layer.weight, nn.Parameter)
         if layer.scores is not None:
-            gradient *= layer.weight.detach()
+            weight = layer.weight.detach()
+            moved = gradient * weight if trains_weight else gradient.mul_(weight)
             if penalty_weight:
-                pruner.add_penalty_gradient(layer, gradient, penalty_weight, len(layers))
-            layer.scores.grad = gradient
+                pruner.add_penalty_gradient(layer, moved, penalty_weight, len(layers))
+            layer.scores.grad = moved
             if layer.row is not None and layer.column is not None:
-                layer.row.grad = gradient.sum(1, keepdim=True)
-                layer.column.grad = gradient.sum(0, keepdim=True)
+                layer.row.grad = moved.sum(1, keepdim=True)
+                layer.column.grad = moved.sum(0, keepdim=True)
+        if trains_weight:
+            apply_mask(gradient, layer.mask, out=gradient)
+            layer.weight.grad = gradient
 
 
 @torch.no_grad()
@@ -137,7 +156,12 @@ def fold_factors(layers: Sequence[MaskedLayer]) -> None:
     """After an optimiser step: add what rows and columns gained to every score of theirs."""
     for layer in layers:
         if layer.scores is not None and layer.row is not None and layer.column is not None:
-            layer.scores.add_(layer.row).add_(layer.column)
+            # r_i 1 + 1 c_j as one product: a single pass over S.
+            ones = layer.row.new_ones(1)
+            layer.scores.addmm_(
+                torch.cat([layer.row, ones.expand_as(layer.row)], 1),
+                torch.cat([ones.expand_as(layer.column), layer.column], 0),
+            )
             layer.row.zero_()
             layer.column.zero_()
 

@@ -60,5 +60,4 @@ class ScoredPruner(Pruner):
     def add_penalty_gradient(self, layer: MaskedLayer, gradient: Tensor, weight: float, layers: int) -> None:
         """R(S) = mean over matrices of mean sigmoid(S), so dR/dS = s (1 - s) / (matrices * numel), s = sigmoid(S)."""
         s = layer.score().sigmoid()
-        value = weight / (layers * s.numel())
-        gradient.add_(s, alpha=value).addcmul_(s, s, value=-value)
+        gradient.add_(s.addcmul_(s, s, value=-1), alpha=weight / (layers * s.numel()))

@@ -35,6 +35,17 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     return mask
 
 
+def apply_mask(weight: Tensor, mask: Tensor, out: Tensor) -> None:
+    """out = weight * mask, all of one shape; mask bool. `out` may be `weight`.
+
+    On a CPU through numpy, which multiplies by bools twice as fast as torch does.
+    """
+    if out.device.type == "cpu" and weight.dtype == out.dtype in (torch.float32, torch.float64):
+        np.multiply(weight.detach().numpy(), mask.numpy(), out=out.detach().numpy())
+    else:
+        torch.mul(weight.detach(), mask, out=out.detach())
+
+
 def _top_k_numpy(scores: np.ndarray, k: int, mask: np.ndarray) -> None:
     n = scores.size
     parted = np.partition(scores, n - k)
