@@ -36,6 +36,8 @@ class PrunerSettings:
     ramp_end: float = setting(0.6, "fraction of the run at which the final density is reached", 0, 1)
     weights_lr: float = setting(1e-4, "peak learning rate of the weights, where a method trains them", 0)
     weight_decay: float = setting(0.01, "AdamW decay of trained weights (never of scores)", 0)
+    beta1: float = setting(0.9, "AdamW's decay of the mean of gradients", 0, 0.9999)
+    beta2: float = setting(0.999, "AdamW's decay of the mean of squared gradients", 0, 0.999999)
     warmup: float = setting(0.0, "fraction of the run over which learning rates rise from 0", 0, 1)
 
     def __post_init__(self) -> None:

@@ -14,13 +14,16 @@ from pruners.scored import ScoredPruner, ScoredSettings
 
 @dataclass
 class SMPSettings(ScoredSettings):
-    """The defaults go beyond the paper; init=zero factored=false is the paper's form."""
+    """The defaults go beyond the paper; recipe smp-paper is the paper's form."""
 
     init: Literal["zero", "magnitude", "activation"] = setting(
         "activation", "first scores: zero (the paper), |W|, or |W| times the input's norm"
     )
     factored: bool = setting(True, "learn a score for each row and column beside each weight's own")
     penalty: float = setting(400.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
+    # Gradients of scores change with every mask: a short memory follows them.
+    beta1: float = setting(0.8, "AdamW's decay of the mean of gradients", 0, 0.9999)
+    beta2: float = setting(0.9, "AdamW's decay of the mean of squared gradients", 0, 0.999999)
     allocation: Literal["S", "L", "G"] = setting(
         "S", "densities: S by mean score within a matrix type, L the same everywhere, G one global top-k"
     )

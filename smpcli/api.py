@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smpcli.bench.train import Timed
     from smpcli.export.formats import Exported
     from smpcli.results.compare import Comparison
     from smpcli.results.rundir import RunDir
@@ -114,3 +115,30 @@ def export(
     return export_run(
         Path(run), format, Path(output) if output else None, Path(data_dir) if data_dir else None, overwrite
     )
+
+
+def bench_train(
+    methods: list[str] | None = None,
+    *,
+    model: str | None = None,
+    batch_size: int = 32,
+    length: int = 32,
+    sparsity: float = 0.9,
+    rounds: int = 10,
+    threads: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    memory: bool = True,
+    on_round: Callable[[int], None] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Timed]:
+    """Seconds a training step and peak memory of dense and `methods` (default: every method), in turns.
+
+    length: tokens a text; settings: what --set takes, for every method. Raises UserError for bad input.
+    """
+    _quietly()
+    from pruners import registry
+    from smpcli.bench.train import Case, time_methods
+
+    case = Case(model or "minilm", batch_size, length, precision, device, sparsity, dict(settings or {}), threads)
+    return time_methods(methods or list(registry.entries()), case, rounds, memory, on_round or (lambda done: None))

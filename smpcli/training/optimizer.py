@@ -49,7 +49,8 @@ def make_optimizer(
             "weight_decay": 0.0,
         },
     ]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    betas = (settings.beta1, settings.beta2)
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=betas, fused=True)
     rising: float = settings.warmup * steps
 
     def rate(step: int) -> float:

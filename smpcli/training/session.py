@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -85,12 +85,24 @@ class Session:
 
 def prepare(settings: Settings, data: TaskData, accelerator: Accelerator) -> Session:
     """Tokenise, load the model, make its head, find the prunable layers and attach the method to them."""
-    task, device = settings.task, accelerator.device
-    regression = task.kind == "regression"
+    regression = settings.task.kind == "regression"
     tokenizer = load_tokenizer(settings.model)
     train_set = encode(tokenizer, data.train, settings.max_length, regression)
     dev = {split: encode(tokenizer, part, settings.max_length, regression) for split, part in data.dev.items()}
-    model = build_model(settings.run, task, data.labels, tokenizer).to(device)
+    return assemble(settings, data.labels, tokenizer, train_set, dev, accelerator)
+
+
+def assemble(
+    settings: Settings,
+    labels: list[str],
+    tokenizer: Any,
+    train_set: Encoded,
+    dev: dict[str, Encoded],
+    accelerator: Accelerator,
+) -> Session:
+    """The same from tokenised data."""
+    task, device = settings.task, accelerator.device
+    model = build_model(settings.run, task, labels, tokenizer).to(device)
     _check_length(model, [train_set, *dev.values()])
     base_digest = model.base_digest()
     setup = list(_setup_batches(train_set, settings.seed, device))

@@ -120,7 +120,8 @@ def smp_by_the_book(run: Run, penalty: float, factored: bool, trains_weights: bo
             {"params": scores, "lr": settings.scores_lr, "weight_decay": 0.0},
             {"params": [x for x in weights if x.ndim > 1], "lr": settings.weights_lr, "weight_decay": 0.01},
             {"params": [x for x in weights if x.ndim == 1], "lr": settings.weights_lr, "weight_decay": 0.0},
-        ]
+        ],
+        betas=(settings.beta1, settings.beta2),
     )
     rates = [group["lr"] for group in optimizer.param_groups]
     for step, (inputs, labels) in zip(range(STEPS), run.batches(), strict=False):
