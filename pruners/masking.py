@@ -80,9 +80,12 @@ class MaskedLayer:
     def score_parameters(self) -> list[nn.Parameter]:
         return [part for part in (self.scores, self.row, self.column) if part is not None]
 
-    def set_mask(self, mask: Tensor) -> None:
-        """Use `mask` from now on: W' = W * M is written into the module."""
+    def set_mask(self, mask: Tensor, dtype: torch.dtype | None = None) -> None:
+        """Use `mask` from now on: W' = W * M is written into the module, in `dtype` (default: that of W)."""
         self.mask = mask
+        dtype = dtype or self.weight.dtype
+        if self.effective.dtype != dtype:
+            self.effective.data = torch.empty_like(self.effective, dtype=dtype)
         apply_mask(self.weight, mask, out=self.effective)
 
 
@@ -99,8 +102,11 @@ def attach(pruner: Pruner, layers: Sequence[MaskedLayer], statistics: dict[str, 
             layer.learn_weight()
 
 
-def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float) -> None:
-    """Choose every mask anew, so that int(density * prunable) weights remain, and write W' into the modules."""
+def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float, dtype: torch.dtype | None = None) -> None:
+    """Choose every mask anew, so that int(density * prunable) weights remain, and write W' into the modules.
+
+    dtype: of W', where a training step computes in another than W's; it saves autocast the conversion.
+    """
     kept = kept_weights(density, sum(layer.weight.numel() for layer in layers))
     counts = pruner.allocate(layers, kept)
     if sum(counts) != kept:
@@ -112,7 +118,7 @@ def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float) -> No
         # Our own selection is exact; a plugin's is counted.
         if pruner.own_selection and (mask.dtype != torch.bool or int(mask.sum()) != count):
             raise PrunerError(f"method '{pruner.name}' selects no bool mask of {count:,} ones for {layer.name}")
-        layer.set_mask(mask)
+        layer.set_mask(mask, dtype)
 
     pairs = zip(layers, counts, strict=True)
     # Selection on a CPU is numpy's, one thread a matrix; a plugin's may not be safe to run so.
@@ -136,6 +142,7 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
         if gradient is None:
             continue
         layer.effective.grad = None
+        gradient = gradient.to(layer.weight.dtype)
         trains_weight = isinstance(layer.weight, nn.Parameter)
         if layer.scores is not None:
             weight = layer.weight.detach()

@@ -83,6 +83,8 @@ def train(
     Raises TrainingDiverged when the loss is NaN or infinite.
     """
     trained = [*weights, *(part for layer in layers for part in layer.score_parameters())]
+    # Gradients that processes exchange stay in full precision.
+    dtype = torch.bfloat16 if precision == "bf16" and accelerator.num_processes == 1 else None
     history: list[tuple[int, dict[str, float]]] = []
     started = time.perf_counter()
     loss_value = math.nan
@@ -91,7 +93,7 @@ def train(
         progress = step / steps
         density = pruner.density(progress, final_density) if layers else FULL
         if layers:
-            _refresh(pruner, layers, density, step)
+            _refresh(pruner, layers, density, step, dtype)
         with training_context(precision, accelerator.device):
             logits = model(**inputs)
         loss = objective(inputs, logits.float(), labels)
@@ -107,7 +109,7 @@ def train(
             raise TrainingDiverged(step, f"the loss is {loss_value}")
         metrics: dict[str, float] = {}
         if step + 1 in evaluate_after:
-            # W' is still that of before the optimiser's step.
+            # W' is still that of before the optimiser's step, and in the step's precision.
             for layer in layers:
                 layer.set_mask(layer.mask)
             metrics = evaluate().metrics
@@ -122,9 +124,11 @@ def train(
     return Summary(evaluation, history, seconds, loss_value)
 
 
-def _refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float, step: int) -> None:
+def _refresh(
+    pruner: Pruner, layers: Sequence[MaskedLayer], density: float, step: int, dtype: torch.dtype | None = None
+) -> None:
     try:
-        refresh(pruner, layers, density)
+        refresh(pruner, layers, density, dtype)
     except ScoreError as error:
         raise TrainingDiverged(step, str(error)) from error
 

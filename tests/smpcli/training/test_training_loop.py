@@ -275,3 +275,41 @@ def test_losses_by_hand() -> None:
         by_hand, rel=1e-6
     )
     assert task_objective("regression")({}, torch.tensor([[1.0], [3.0]]), torch.tensor([2.0, 5.0])).item() == 2.5
+
+
+def test_masked_weights_in_half_precision_change_nothing(
+    pico: Any, sentiment: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Autocast would convert W' in every forward pass; held in bfloat16 it is the same number, so are all scores."""
+    from smpcli.training import loop
+
+    def trained() -> tuple[Run, Summary]:
+        run = Run(pico, sentiment, SMP(SMPSettings(init="magnitude")))
+        run.model.float()
+        for layer in run.layers:
+            layer.weight = layer.weight.float()
+            layer.scores = torch.nn.Parameter(layer.scores.detach().float())
+            layer.row, layer.column = (
+                torch.nn.Parameter(part.detach().float()) for part in (layer.row, layer.column)
+            )
+        return run, run.train(precision="bf16")
+
+    plain_refresh = loop.refresh
+    held: set[torch.dtype] = set()
+
+    def watched(pruner: Any, layers: Any, density: float, dtype: torch.dtype | None = None) -> None:
+        plain_refresh(pruner, layers, density, dtype)
+        held.update(layer.effective.dtype for layer in layers)
+
+    monkeypatch.setattr(loop, "refresh", watched)
+    half, _ = trained()
+    # In bfloat16 while training, and in float32 at the end.
+    assert held == {torch.bfloat16, torch.float32}
+    monkeypatch.setattr(
+        loop, "refresh", lambda pruner, layers, density, dtype=None: plain_refresh(pruner, layers, density)
+    )
+    full, _ = trained()
+    for ours, theirs in zip(half.layers, full.layers, strict=True):
+        assert torch.equal(ours.score(), theirs.score())
+        assert torch.equal(ours.mask, theirs.mask)
+        assert ours.effective.dtype == torch.float32
