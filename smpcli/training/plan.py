@@ -58,6 +58,7 @@ def make_plan(settings: Settings) -> Plan:
     train, dev = dry_run_sizes(settings.task, _path(settings.run.data_dir), dev_file=_path(settings.run.dev_file))
     _check_device(settings.device)
     _check_words(settings)
+    _check_teacher(settings)
     steps = count_steps(settings, train) if train is not None else settings.max_steps
     weights = _count_weights(settings)
     return Plan(settings.flat(), train, dev, steps, **weights)
@@ -80,6 +81,14 @@ def _check_words(settings: Settings) -> None:
         return
     if reads_words(settings.run, task, load_config(settings.model, local_only=True)):
         word_ids(load_tokenizer(settings.model), task.words, task.labels or ["score"], task.name)
+
+
+def _check_teacher(settings: Settings) -> None:
+    """The teacher knows the task's labels, where it is at hand; a recipe's "name your own" may stay open here."""
+    from smpcli.training.teacher import WANTED, check_teacher
+
+    if settings.teacher and settings.teacher != WANTED:
+        check_teacher(settings, local_only=True)
 
 
 def _path(text: str | None) -> Path | None:

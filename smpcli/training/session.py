@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,12 +19,14 @@ from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
 from smpcli.modeling.layers import masked_layers, positions
 from smpcli.training.batches import Encoded, encode, training_loader
+from smpcli.training.distillation import distil
 from smpcli.training.evaluate import Evaluation, evaluate
 from smpcli.training.loop import Step, Summary, train
-from smpcli.training.objective import task_objective
+from smpcli.training.objective import Objective, task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
 from smpcli.training.plan import count_steps
 from smpcli.training.statistics import input_statistics
+from smpcli.training.teacher import check_teacher
 
 if TYPE_CHECKING:
     from smpcli.settings import Settings
@@ -38,7 +40,10 @@ SETUP_BATCH = 64
 
 @dataclass
 class Session:
-    """A run in memory. `weights` are the trained weights, `layers` the masked matrices (none for dense)."""
+    """A run in memory. `weights` are the trained weights, `layers` the masked matrices (none for dense).
+
+    teacher: what the result says of the teacher, None without one.
+    """
 
     settings: Settings
     accelerator: Accelerator
@@ -47,6 +52,8 @@ class Session:
     layers: list[MaskedLayer]
     weights: list[nn.Parameter]
     train_set: Encoded
+    objective: Objective
+    teacher: dict[str, Any] | None
     dev: dict[str, Encoded]
     base_digest: str
     prunable: int
@@ -72,7 +79,7 @@ class Session:
             batches=batches,
             steps=self.steps,
             final_density=1 - settings.sparsity,
-            objective=task_objective(settings.task.kind),
+            objective=self.objective,
             max_grad_norm=settings.max_grad_norm,
             evaluate=self.evaluate,
             evaluate_after={self.steps * part // settings.evaluations for part in range(1, settings.evaluations)}
@@ -83,8 +90,12 @@ class Session:
         )
 
 
-def prepare(settings: Settings, data: TaskData, accelerator: Accelerator) -> Session:
-    """Tokenise, load the model, make its head, find the prunable layers and attach the method to them."""
+def prepare(
+    settings: Settings, data: TaskData, accelerator: Accelerator, phase: Callable[[str], None] = lambda name: None
+) -> Session:
+    """Tokenise, load the model, make its head, find the prunable layers, attach the method to them, ask a teacher."""
+    if settings.teacher:
+        check_teacher(settings)
     task, device = settings.task, accelerator.device
     regression = task.kind == "regression"
     tokenizer = load_tokenizer(settings.model)
@@ -107,6 +118,12 @@ def prepare(settings: Settings, data: TaskData, accelerator: Accelerator) -> Ses
         statistics = input_statistics(model, layers, (inputs for inputs, _ in spread))
     attach(pruner, layers, statistics)
     weights = trained_weights(pruner, model, layers)
+    steps = count_steps(settings, len(train_set))
+    objective, teacher = task_objective(task.kind), None
+    if settings.teacher:
+        phase("teacher")
+        distillation = distil(settings, data, train_set, tokenizer, steps * accelerator.num_processes, device)
+        train_set, objective, teacher = distillation.train_set, distillation.objective, distillation.about
     return Session(
         settings=settings,
         accelerator=accelerator,
@@ -115,10 +132,12 @@ def prepare(settings: Settings, data: TaskData, accelerator: Accelerator) -> Ses
         layers=layers,
         weights=weights,
         train_set=train_set,
+        objective=objective,
+        teacher=teacher,
         dev=dev,
         base_digest=base_digest,
         prunable=prunable,
-        steps=count_steps(settings, len(train_set)),
+        steps=steps,
     )
 
 
