@@ -46,6 +46,8 @@ class MaskedLayer:
         self.module = module
         self.weight: Tensor = module.weight.detach().clone()  # type: ignore[operator]
         self.mask = torch.ones_like(self.weight, dtype=torch.bool)
+        #: Drawn gates and their slope, where the method draws any (`Pruner.gates`).
+        self.gates: tuple[Tensor, Tensor] | None = None
         self.scores: nn.Parameter | None = None
         self.row: nn.Parameter | None = None
         self.column: nn.Parameter | None = None
@@ -109,11 +111,19 @@ def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float) -> No
         layer.set_mask(mask)
 
 
+def draw_gates(pruner: Pruner, layers: Sequence[MaskedLayer]) -> None:
+    """After a training step's refresh: for a method that draws gates z, write W' = W * z into the modules."""
+    for layer in layers:
+        layer.gates = pruner.gates(layer)
+        if layer.gates is not None:
+            torch.mul(layer.weight.detach(), layer.gates[0], out=layer.effective.data)
+
+
 def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weight: float) -> None:
     """Turn dL/dW', which backward() left in the modules, into the gradients of scores and weights.
 
     dL/dS = dL/dW' * W (plus the penalty's, in closed form); dL/dr, dL/dc are its sums over a row, a column;
-    dL/dW = dL/dW' * M for methods that train weights.
+    dL/dW = dL/dW' * M for methods that train weights. Drawn gates z take M's place, and dz/dS joins dL/dS.
     """
     for layer in layers:
         gradient = layer.effective.grad
@@ -121,9 +131,11 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
             continue
         layer.effective.grad = None
         if isinstance(layer.weight, nn.Parameter):
-            layer.weight.grad = gradient * layer.mask
+            layer.weight.grad = gradient * (layer.mask if layer.gates is None else layer.gates[0])
         if layer.scores is not None:
             gradient *= layer.weight.detach()
+            if layer.gates is not None:
+                gradient *= layer.gates[1]
             if penalty_weight:
                 pruner.add_penalty_gradient(layer, gradient, penalty_weight, len(layers))
             layer.scores.grad = gradient
