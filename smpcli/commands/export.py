@@ -40,4 +40,6 @@ def export(
             f"{made.bytes:,} bytes; largest logit difference to the run {made.max_difference:.1e} "
             f"over {made.examples} examples"
         )
+        if made.note:
+            console.talk(made.note)
     console.data(str(made.path))
