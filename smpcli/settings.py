@@ -233,12 +233,18 @@ def recipe_names() -> list[str]:
     return sorted(
         path.relative_to(RECIPES).with_suffix("").as_posix()
         for path in RECIPES.rglob("*.yaml")
-        if path.relative_to(RECIPES).parts[0] != "tasks"
+        if path.relative_to(RECIPES).parts[0] not in ("tasks", "published.yaml")
     )
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """A recipe by name or by path of a YAML file (a run's settings.yaml is one, too)."""
+def read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A recipe by name or by path of a YAML file (a run's settings.yaml is one, too).
+
+    `extends: NAME` in it takes over another recipe's keys, which its own overrule; `above` are the recipes that came
+    here by that.
+    """
+    if name in above:
+        raise UserError(f"recipe {name} extends itself: {' -> '.join((*above, name))}")
     if name in recipe_names():
         content = read_yaml(RECIPES / f"{name}.yaml")
     elif name.endswith((".yaml", ".yml")):
@@ -246,10 +252,18 @@ def read_recipe(name: str) -> dict[str, Any]:
     else:
         raise unknown("recipe", name, recipe_names(), "`smp recipes` lists them; a file's name ends in .yaml")
     content.pop("description", None)
+    base = content.pop("extends", None)
     for key in content:
         if not isinstance(key, str):
             raise UserError(f"recipe {name}: the key {key!r} is no name")
-    return {key.replace("-", "_"): _number(value) for key, value in content.items() if value is not None}
+    own = {key.replace("-", "_"): _number(value) for key, value in content.items() if value is not None}
+    if base is None:
+        return own
+    inherited = read_recipe(str(base), (*above, name))
+    for one, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
+        if one in own:
+            inherited.pop(other, None)
+    return inherited | own
 
 
 def _number(value: Any) -> Any:

@@ -50,8 +50,8 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float, kind: str) 
 def distilled_objective(task: str, weight: float, temperature: float, kind: str) -> Objective:
     """(1 - weight) * task loss + weight * distillation loss, of labels that `carry` put the teacher's logits beside.
 
-    task: "classification" (logits (batch, labels)), "span" (logits (batch, length, 2), start and end) or
-    "regression" (logits (batch, 1); the distillation loss is the squared error to the teacher's value).
+    task: "classification" (logits (batch, labels)); "span" (logits of start and end at each token, (batch, 2, length)
+    or (batch, length, 2)); or "regression" (logits (batch, 1), and the squared error to the teacher's value).
     """
     plain = task_objective(task)
 
@@ -62,15 +62,20 @@ def distilled_objective(task: str, weight: float, temperature: float, kind: str)
             return (1 - weight) * plain(inputs, logits, labels[:, 0]) + weight * mse_loss(logits, teacher)
         student = logits
         if task == "span":
-            # (batch, 2, length), and no probability for padding, which the teacher was never asked about.
-            teacher = teacher.reshape(len(teacher), 2, -1)[..., : logits.shape[1]]
-            real = inputs["attention_mask"].bool().unsqueeze(1)
-            student, teacher = (part.masked_fill(~real, NEVER) for part in (logits.transpose(1, 2), teacher))
+            # No probability for padding, which the teacher was never asked about.
+            padding = ~inputs["attention_mask"].bool().unsqueeze(1)
+            student = start_and_end(logits, padding.shape[-1]).masked_fill(padding, NEVER)
+            teacher = teacher.reshape(len(teacher), 2, -1)[..., : padding.shape[-1]].masked_fill(padding, NEVER)
         ids = labels.long() if task == "span" else labels[:, 0].long()
         learned = divergence(student, teacher, temperature, kind)
         return (1 - weight) * plain(inputs, logits, ids) + weight * learned
 
     return objective
+
+
+def start_and_end(logits: Tensor, length: int) -> Tensor:
+    """A span model's logits as (batch, 2, length), also where they come as (batch, length, 2)."""
+    return logits if logits.shape[1:] == (2, length) else logits.transpose(1, 2)
 
 
 def carry(train_set: Encoded, logits: Tensor) -> Encoded:
@@ -159,7 +164,8 @@ def teacher_logits(model: nn.Module, encoded: Encoded, wanted: np.ndarray, devic
         inputs, _ = encoded.collate(indices.tolist())
         logits = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).float().cpu()
         if logits.ndim == 3:
-            logits = pad(logits.transpose(1, 2), (0, longest - logits.shape[1]), value=NEVER)
+            logits = start_and_end(logits, inputs["input_ids"].shape[1])
+            logits = pad(logits, (0, longest - logits.shape[-1]), value=NEVER)
         if found is None:
             found = torch.full((len(encoded), *logits.shape[1:]), torch.nan)
         found[torch.from_numpy(indices)] = logits

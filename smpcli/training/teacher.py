@@ -134,7 +134,7 @@ def load_teacher(settings: Settings) -> Teacher:
 
 
 class _Spans(nn.Module):
-    """A stock question-answering model as one that returns logits (batch, length, 2)."""
+    """A stock question-answering model as one that returns logits (batch, 2, length)."""
 
     def __init__(self, backbone: Any) -> None:
         super().__init__()
@@ -142,4 +142,4 @@ class _Spans(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         found = self.backbone(**inputs)
-        return torch.stack([found.start_logits, found.end_logits], -1)
+        return torch.stack([found.start_logits, found.end_logits], 1)
