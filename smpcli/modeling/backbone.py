@@ -115,6 +115,11 @@ def cannot_load(name: str, error: Exception) -> UserError:
     if Path(model_path(name)).is_dir():
         first = str(error).strip().split("\n")[0]
         return UserError(f"can't load the model in {name}: {first}")
+    if "model.safetensors" in str(error):
+        return UserError(
+            f"'{name}' has no weights as safetensors on the hub, and pickled ones are not opened: save it anew with "
+            "save_pretrained on a machine that you trust it on, and name that folder with --model"
+        )
     return UserError(
         f"can't load '{name}' from the Hugging Face hub (no such model, no access, or no network): check the id, "
         "name a local folder with --model, or use the embedded --model minilm"
