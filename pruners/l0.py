@@ -25,7 +25,7 @@ SAMPLE = 2**16
 
 @dataclass
 class L0Settings(MovementSettings):
-    # A gate goes from closed to open over about five units of log alpha: scores must tell weights apart on that scale.
+    # A gate opens over about five units of log alpha: the first scores must tell weights apart on that scale.
     init_scale: float = setting(2.0, "spread c of the first scores: S = c (importance / mean - 1)", 0)
     scores_lr: float = setting(0.1, "peak learning rate of the scores", 0)
     penalty: float = setting(125.0, "final weight lambda of the penalty on the expected number of gates", 0)

@@ -33,5 +33,5 @@ def write(run: Reopened, target: Path) -> Exported:
         fresh.unlink(missing_ok=True)
     head = run.model.head
     note = "" if head == "words" else f"it holds the mask alone: the run's {head} head is not in it"
-    # Every bit was compared: there is no difference that logits could show.
-    return Exported(target, "npy", target.stat().st_size, 0.0, sum(map(len, run.dev.values())), note)
+    # Every bit was compared, so no logits were.
+    return Exported(target, "npy", target.stat().st_size, 0.0, 0, note)
