@@ -115,6 +115,16 @@ class Pruner:
         """The mask of a layer with exactly `kept` ones, bool (out, in). Default: the highest scores."""
         return top_k_mask(self.score(layer), kept)
 
+    # -- one training step -------------------------------------------------------------------------------
+
+    def gates(self, layer: MaskedLayer) -> tuple[Tensor, Tensor] | None:
+        """Gates z in [0, 1] that a method draws for this step, and their slope dz/dS, both (out, in).
+
+        Then W' = W * z in this step's forward pass, and dL/dS = dL/dW' * W * dz/dS, dL/dW = dL/dW' * z. Evaluation
+        and the finished model have the mask. None (default): the mask here, too, and straight-through (dz/dS = 1).
+        """
+        return None
+
     # -- the gradient ------------------------------------------------------------------------------------
 
     def add_penalty_gradient(self, layer: MaskedLayer, gradient: Tensor, weight: float, layers: int) -> None:

@@ -50,6 +50,8 @@ class MaskedLayer:
         self.module = module
         self.weight: Tensor = module.weight.detach().clone()  # type: ignore[operator]
         self.mask = torch.ones_like(self.weight, dtype=torch.bool)
+        #: Drawn gates and their slope, where the method draws any (`Pruner.gates`).
+        self.gates: tuple[Tensor, Tensor] | None = None
         self.scores: nn.Parameter | None = None
         self.row: nn.Parameter | None = None
         self.column: nn.Parameter | None = None
@@ -131,11 +133,19 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="masks")
 
 
+def draw_gates(pruner: Pruner, layers: Sequence[MaskedLayer]) -> None:
+    """After a training step's refresh: for a method that draws gates z, write W' = W * z into the modules."""
+    for layer in layers:
+        layer.gates = pruner.gates(layer)
+        if layer.gates is not None:
+            torch.mul(layer.weight.detach(), layer.gates[0], out=layer.effective.data)
+
+
 def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weight: float) -> None:
     """Turn dL/dW', which backward() left in the modules, into the gradients of scores and weights.
 
     dL/dS = dL/dW' * W (plus the penalty's, in closed form); dL/dr, dL/dc are its sums over a row, a column;
-    dL/dW = dL/dW' * M for methods that train weights.
+    dL/dW = dL/dW' * M for methods that train weights. Drawn gates z take M's place, and dz/dS joins dL/dS.
     """
     for layer in layers:
         gradient = layer.effective.grad
@@ -147,6 +157,8 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
         if layer.scores is not None:
             weight = layer.weight.detach()
             moved = gradient * weight if trains_weight else gradient.mul_(weight)
+            if layer.gates is not None:
+                moved *= layer.gates[1]
             if penalty_weight:
                 pruner.add_penalty_gradient(layer, moved, penalty_weight, len(layers))
             layer.scores.grad = moved
@@ -154,7 +166,10 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
                 layer.row.grad = moved.sum(1, keepdim=True)
                 layer.column.grad = moved.sum(0, keepdim=True)
         if trains_weight:
-            apply_mask(gradient, layer.mask, out=gradient)
+            if layer.gates is None:
+                apply_mask(gradient, layer.mask, out=gradient)
+            else:
+                gradient *= layer.gates[0]
             layer.weight.grad = gradient
 
 

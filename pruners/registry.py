@@ -51,6 +51,12 @@ _BUILT_IN = [
         "Soft movement pruning: one global threshold on the scores, steered to the sparsity asked for.",
     ),
     Entry(
+        "l0",
+        "pruners.l0:L0",
+        OWN_PACKAGE,
+        "L0 regularisation: hard-concrete gates and weights are trained, steered to the sparsity asked for.",
+    ),
+    Entry(
         "magnitude",
         "pruners.magnitude:Magnitude",
         OWN_PACKAGE,

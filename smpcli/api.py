@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from smpcli.settings import Settings
     from smpcli.training.plan import Plan
     from smpcli.training.recompute import Recomputed
+    from smpcli.training.released import Released
     from smpcli.training.run import Progress
 
 
@@ -91,6 +92,16 @@ def evaluate(run: str | Path, *, data_dir: str | Path | None = None) -> Recomput
     from smpcli.training.recompute import recompute
 
     return recompute(Path(run), Path(data_dir) if data_dir else None)
+
+
+def evaluate_mask(
+    mask: str | Path, *, model: str, task: str, data_dir: str | Path | None = None, device: str = "auto"
+) -> Released:
+    """Metrics of a base model pruned by an .npy mask as SMP's authors release them, read by the label words."""
+    _quietly()
+    from smpcli.training.released import evaluate_mask as evaluate_released
+
+    return evaluate_released(Path(mask), model, task, Path(data_dir) if data_dir else None, device)
 
 
 def compare(*paths: str | Path) -> Comparison:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_SPARSITY = 0.9
 # These say where things are and how the result is shown, not what is computed.
 NOT_IN_DIGEST = {"device", "data_dir"}
+TEACHER = {"teacher", "teacher_weight", "teacher_temperature", "teacher_kl"}
 
 
 class RunSettings(BaseModel):
@@ -56,6 +57,14 @@ class RunSettings(BaseModel):
     evaluations: int = Field(4, ge=1, description="evaluations on the dev data during the run, the last included")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of training's matrix products; auto: bf16 where the hardware has units for it, else fp32"
+    )
+    teacher: str | None = Field(
+        None, description="knowledge distillation: a dense run's folder, or a fine-tuned Hugging Face id or folder"
+    )
+    teacher_weight: float = Field(0.5, ge=0, le=1, description="share of the loss that the teacher's answers have")
+    teacher_temperature: float = Field(2.0, gt=0, description="T that teacher's and student's logits are divided by")
+    teacher_kl: Literal["reverse", "forward"] = Field(
+        "reverse", description="reverse: KL(student || teacher), as in SMP's paper; forward: KL(teacher || student)"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
     data_dir: str | None = Field(None, description="folder of the original data files (default: $SMP_DATA_DIR)")
@@ -86,7 +95,9 @@ class Settings:
 
     def flat(self) -> dict[str, Any]:
         """Every setting under its key; as YAML it is a recipe that repeats the run."""
-        return {**self.run.model_dump(), **dataclasses.asdict(self.method)}
+        # Without a teacher nothing about one: such runs keep the names that they had before there were teachers.
+        run = self.run.model_dump(exclude=set() if self.run.teacher else TEACHER)
+        return {**run, **dataclasses.asdict(self.method)}
 
     def digested(self) -> dict[str, Any]:
         """The settings that decide what is computed, for the run's digest."""
@@ -138,6 +149,8 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner]) -> Setti
     for key in given:
         if key not in own | common:
             raise unknown("setting", key, own | common, f"`smp methods {pruner.name}` shows them all")
+    if given.get("teacher") is None and (lonely := sorted(TEACHER & given.keys())):
+        raise UserError(f"setting '{lonely[-1]}' needs a teacher: add --set teacher=FOLDER, or leave it out")
     if not pruner.prunes:
         if given.get("sparsity"):
             raise UserError(f"method '{pruner.name}' doesn't prune: leave --sparsity out, or choose another --method")
@@ -167,6 +180,8 @@ def _absolute_places(run: RunSettings, task: Task) -> dict[str, str]:
         places["task"] = run.task
     if run.model not in EMBEDDED and Path(run.model).expanduser().is_dir():
         places["model"] = run.model
+    if run.teacher and Path(run.teacher).expanduser().is_dir():
+        places["teacher"] = run.teacher
     return {key: str(Path(place).expanduser().absolute()) for key, place in places.items() if place}
 
 
@@ -218,12 +233,18 @@ def recipe_names() -> list[str]:
     return sorted(
         path.relative_to(RECIPES).with_suffix("").as_posix()
         for path in RECIPES.rglob("*.yaml")
-        if path.relative_to(RECIPES).parts[0] != "tasks"
+        if path.relative_to(RECIPES).parts[0] not in ("tasks", "published.yaml")
     )
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """A recipe by name or by path of a YAML file (a run's settings.yaml is one, too)."""
+def read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A recipe by name or by path of a YAML file (a run's settings.yaml is one, too).
+
+    `extends: NAME` in it takes over another recipe's keys, which its own overrule; `above` are the recipes that came
+    here by that.
+    """
+    if name in above:
+        raise UserError(f"recipe {name} extends itself: {' -> '.join((*above, name))}")
     if name in recipe_names():
         content = read_yaml(RECIPES / f"{name}.yaml")
     elif name.endswith((".yaml", ".yml")):
@@ -231,10 +252,18 @@ def read_recipe(name: str) -> dict[str, Any]:
     else:
         raise unknown("recipe", name, recipe_names(), "`smp recipes` lists them; a file's name ends in .yaml")
     content.pop("description", None)
+    base = content.pop("extends", None)
     for key in content:
         if not isinstance(key, str):
             raise UserError(f"recipe {name}: the key {key!r} is no name")
-    return {key.replace("-", "_"): _number(value) for key, value in content.items() if value is not None}
+    own = {key.replace("-", "_"): _number(value) for key, value in content.items() if value is not None}
+    if base is None:
+        return own
+    inherited = read_recipe(str(base), (*above, name))
+    for one, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
+        if one in own:
+            inherited.pop(other, None)
+    return inherited | own
 
 
 def _number(value: Any) -> Any:

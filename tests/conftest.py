@@ -1,4 +1,4 @@
-"""Shared by all tests: pico models of five architectures, and generated sentiment data. Nothing is downloaded."""
+"""Shared by all tests: pico models of many architectures, and generated sentiment data. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 HIDDEN, INNER, HEADS = 32, 48, 2
 LAYERS = {"bert": 2, "bert-mlm": 2, "roberta": 3, "distilbert": 2, "electra": 2, "mpnet": 2}
+LAYERS |= {"albert": 3, "deberta-v2": 2, "deberta-v3": 2, "modernbert": 2, "gpt2": 2, "llama": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +70,11 @@ def _wordpiece(segments: bool) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
 
 
-def _byte_level() -> Any:
-    """A RoBERTa-like tokenizer: byte-level BPE, so that a word inside a sentence carries its leading space."""
+def _byte_level(decoder: bool = False) -> Any:
+    """A RoBERTa-like tokenizer: byte-level BPE, so that a word inside a sentence carries its leading space.
+
+    decoder: like GPT-2's, with nothing around a text, no mask and no padding token.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -84,6 +88,8 @@ def _byte_level() -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator([f" {word}" for word in WORDS], trainer)
+    if decoder:
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",
@@ -122,6 +128,29 @@ def _model(name: str, vocabulary: int) -> Any:
         return hf.ElectraForMaskedLM(hf.ElectraConfig(embedding_size=16, **stock))
     if name == "mpnet":
         return hf.MPNetForMaskedLM(hf.MPNetConfig(pad_token_id=0, bos_token_id=2, eos_token_id=3, **stock))
+    if name == "albert":
+        return hf.AlbertForMaskedLM(hf.AlbertConfig(embedding_size=16, **stock))
+    if name.startswith("deberta"):
+        relative = {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
+        kinds: dict[str, dict[str, Any]] = {
+            # As in the checkpoints: v2 has a convolution beside the blocks, v3 shares keys and knows no segments.
+            "deberta-v2": {"conv_kernel_size": 3, "conv_act": "gelu", "norm_rel_ebd": "layer_norm"},
+            "deberta-v3": {"share_att_key": True, "position_biased_input": False, "type_vocab_size": 0},
+        }
+        return hf.DebertaV2ForMaskedLM(hf.DebertaV2Config(**stock | relative | kinds[name]))
+    if name == "modernbert":
+        special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+        return hf.ModernBertForMaskedLM(hf.ModernBertConfig(local_attention=8, **stock | special))
+    if name == "gpt2":
+        ends = {"bos_token_id": 2, "eos_token_id": 2}
+        return hf.GPT2LMHeadModel(
+            hf.GPT2Config(
+                n_embd=HIDDEN, n_layer=LAYERS[name], n_head=HEADS, n_inner=INNER, n_positions=40, **common, **ends
+            )
+        )
+    if name == "llama":
+        # Fewer heads of keys and values than of queries, as the larger ones have.
+        return hf.LlamaForCausalLM(hf.LlamaConfig(num_key_value_heads=1, bos_token_id=2, eos_token_id=2, **stock))
     return hf.DistilBertForMaskedLM(
         hf.DistilBertConfig(
             dim=HIDDEN,
@@ -138,7 +167,7 @@ def _model(name: str, vocabulary: int) -> Any:
 def pico(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """pico("bert") is the folder of a model of two or three blocks, 32 wide, with its tokenizer; the same every time.
 
-    "bert" has no MLM head; "bert-mlm", "roberta", "distilbert", "electra" and "mpnet" have one.
+    "bert" has no language-model head; all others (see LAYERS) have one, "gpt2" and "llama" a decoder's.
     """
     made: dict[str, Path] = {}
 
@@ -149,8 +178,9 @@ def pico(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
             logging.disable_progress_bar()
             folder = tmp_path_factory.mktemp("models") / name
-            segments = name.startswith("bert") or name == "electra"
-            tokenizer = _byte_level() if name == "roberta" else _wordpiece(segments)
+            segments = name.startswith("bert") or name in ("electra", "albert", "deberta-v2")
+            decoder = name in ("gpt2", "llama")
+            tokenizer = _byte_level(decoder) if decoder or name == "roberta" else _wordpiece(segments)
             with torch.random.fork_rng():
                 torch.manual_seed(3)
                 model = _model(name, len(tokenizer))

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from smpcli import api, console
 from smpcli.commands import options
-from smpcli.errors import EXIT_INTERNAL
+from smpcli.errors import EXIT_INTERNAL, UserError
 
 
 def evaluate(
-    run: options.RunPath,
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Instead of a run: an .npy mask as SMP's authors release them, with --task.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --mask: the base model it belongs to.  [default: bert-base-uncased]")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="With --mask: the task to evaluate on.")] = None,
     data_dir: options.DataDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Recompute a run's metrics from its folder, and check them against its result.json."""
+    """Recompute a run's metrics from its folder, and check them against its result.json; or evaluate a mask alone.
+
+    For example: smp eval --mask mnli.npy --model bert-base-uncased --task mnli
+    """
+    if (run is None) == (mask is None):
+        raise UserError("smp eval takes a run's folder, or --mask FILE.npy with --task: one of the two")
+    if mask is not None:
+        if task is None:
+            raise UserError("--mask needs a --task to evaluate on, such as --task mnli")
+        return _show_mask(mask, model or "bert-base-uncased", task, data_dir, json, quiet)
+    if model is not None or task is not None:
+        raise UserError("--model and --task go with --mask: a run has its own")
+    assert run is not None
     found = api.evaluate(run, data_dir=data_dir)
     if json:
         console.data_json({"metrics": found.metrics, "recorded": found.recorded, "agrees": found.agrees})
@@ -25,4 +49,17 @@ def evaluate(
     if not found.agrees:
         console.error(f"result.json of {run} says {found.recorded}, this machine finds {found.metrics}")
         return EXIT_INTERNAL
+    return 0
+
+
+def _show_mask(mask: Path, model: str, task: str, data_dir: Path | None, json: bool, quiet: bool) -> int:
+    found = api.evaluate_mask(mask, model=model, task=task, data_dir=data_dir)
+    if json:
+        console.data_json({"metrics": found.metrics, "kept": found.kept, "prunable": found.prunable})
+        return 0
+    for name, value in found.metrics.items():
+        console.data(f"{name} {value!r}")
+    if not quiet:
+        share = found.kept / found.prunable
+        console.talk(f"{found.kept:,} of {found.prunable:,} prunable weights remain ({share:.2%})")
     return 0

@@ -36,8 +36,8 @@ def export(
         )
         return
     if not quiet:
-        console.talk(
-            f"{made.bytes:,} bytes; largest logit difference to the run {made.max_difference:.1e} "
-            f"over {made.examples} examples"
-        )
+        compared = f"largest logit difference to the run {made.max_difference:.1e} over {made.examples} examples"
+        console.talk(f"{made.bytes:,} bytes; {compared if made.examples else 'read back and equal bit for bit'}")
+        if made.note:
+            console.talk(made.note)
     console.data(str(made.path))

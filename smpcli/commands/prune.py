@@ -89,7 +89,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         console.data_json(content)
         return
-    settings = content.pop("settings")
+    settings, schedule, published = (content.pop(key) for key in ("settings", "schedule", "published"))
     console.show(
         console.table("Settings", ["key", "value"], [(key, _text(value)) for key, value in settings.items()])
     )
@@ -99,6 +99,25 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         for name, value in content.items()
     ]
     console.show(console.table("Plan", ["what", "figure"], rows))
+    if schedule:
+        points = [
+            (f"{10 * tenth} %", "" if step is None else f"{step:,}", f"{density:.2%}", f"{penalty:g}")
+            for tenth, (step, density, penalty) in enumerate(schedule)
+        ]
+        console.show(console.table("Schedule", ["of the run", "step", "remaining", "penalty weight"], points))
+    if published:
+        figures = [
+            (
+                row["name"] + (" + KD" if row["kd"] else ""),
+                f"{1 - row['sparsity']:.0%}",
+                row["metric"],
+                f"{100 * row['value']:.1f}",
+            )
+            for row in published
+        ]
+        sources = "; ".join(dict.fromkeys(row["source"] for row in published))
+        title = f"Published, to stand beside this run's result ({sources})"
+        console.show(console.table(title, ["method", "remaining", "metric", "figure"], figures))
 
 
 def _number(name: str, value: int) -> str:
@@ -123,4 +142,8 @@ def _show_run(run: RunDir, as_json: bool, quiet: bool) -> None:
             f"{weights.kept:,} of {weights.prunable:,} prunable weights remain ({result.run.remaining:.2%}), "
             f"{weights.trained:,} weights trained, {result.task_bytes:,} bytes for this task"
         )
+        if report := result.method.report:
+            console.data(
+                f"{result.run.method}: " + ", ".join(f"{name} {value:.6g}" for name, value in report.items())
+            )
         console.data(str(run.path))

@@ -12,6 +12,7 @@ from smpcli.results.rundir import is_run
 FORMATS = {
     "mask": "one small file: packed mask and head, over a shared base model",
     "hf": "stock Hugging Face folder, zeros in place; loads without smp",
+    "npy": "the mask alone, packed as SMP's authors release theirs",
 }
 
 
@@ -22,13 +23,17 @@ CHECKED_EXAMPLES = 128
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. max_difference: largest difference between the export's logits and the run's."""
+    """What was written. max_difference: largest difference between the export's logits and the run's.
+
+    examples: how many it was measured on, 0 where bits were compared instead. note: what whoever uses it should know.
+    """
 
     path: Path
     format: str
     bytes: int
     max_difference: float
     examples: int
+    note: str = ""
 
 
 def export_run(

@@ -34,6 +34,7 @@ with torch.no_grad():
             rows = torch.arange(len(out))
             ids = inputs["input_ids"]
             where = (ids == task["mask_id"]).int().argmax(1) if task["mask_id"] is not None else 0 * ids[:, 0]
+            where = inputs["attention_mask"].sum(1) - 1 if task["last"] else where
             out = out[rows, where][:, task["words"]]
         logits.append(out.float())
 save_file({"logits": torch.cat(logits)}, f"{task['scratch']}/logits.safetensors")
@@ -73,6 +74,12 @@ def _save(run: Reopened, folder: Path) -> None:
         path.chmod(0o644)
 
 
+def _auto_class(run: Reopened) -> str:
+    if run.model.word_ids is None:
+        return "AutoModelForSequenceClassification"
+    return "AutoModelForCausalLM" if run.model.last else "AutoModelForMaskedLM"
+
+
 def _verify(run: Reopened, folder: Path, scratch: Path) -> tuple[float, int]:
     """Largest difference of logits between the run's model and the folder, over some dev examples."""
     dev = next(iter(run.dev.values()))
@@ -85,11 +92,12 @@ def _verify(run: Reopened, folder: Path, scratch: Path) -> tuple[float, int]:
             save_file(inputs, scratch / f"{index}.safetensors")
     words = run.model.word_ids
     task = {
-        "auto_class": "AutoModelForMaskedLM" if words else "AutoModelForSequenceClassification",
+        "auto_class": _auto_class(run),
         "batches": len(batches),
         "scratch": str(scratch),
         "words": words,
         "mask_id": run.model.mask_id,
+        "last": run.model.last,
     }
     # -I: neither the current folder nor PYTHONPATH, so the check sees what a stranger's process sees.
     done = subprocess.run(

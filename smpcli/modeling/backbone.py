@@ -60,6 +60,9 @@ def load_tokenizer(name: str) -> Any:
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Without its files, transformers makes one to which every word is unknown.
         raise UserError(f"can't load the model in {name}: it has no tokenizer files (tokenizer.json); add them")
+    if tokenizer.pad_token_id is None:
+        # Decoders come without a padding token; its place is masked, so any token does.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
 
 
@@ -70,8 +73,8 @@ def load_pretrained(auto_class: Any, name: str, config: Any) -> tuple[Any, set[s
 
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
-            f"model type '{config.model_type}' is an encoder with a decoder: choose a transformer encoder such as "
-            "bert, roberta, distilbert or electra with --model"
+            f"model type '{config.model_type}' is an encoder with a decoder: choose one of either kind, "
+            "such as bert, roberta, distilbert, electra or gpt2, with --model"
         )
     try:
         model, info = auto_class.from_pretrained(
@@ -89,8 +92,9 @@ def load_pretrained(auto_class: Any, name: str, config: Any) -> tuple[Any, set[s
             raise unsupported(config, error) from error
         raise cannot_load(name, error) from error
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    from smpcli.modeling.layers import find_prunable
+    from smpcli.modeling.layers import find_prunable, make_linear
 
+    make_linear(model)
     if strange := sorted({f"{matrix.name}.weight" for matrix in find_prunable(model, config)} & missing):
         raise UserError(
             f"the weights in {name} don't fit its config.json at {strange[0]}: the two are of different models"
@@ -111,6 +115,11 @@ def cannot_load(name: str, error: Exception) -> UserError:
     if Path(model_path(name)).is_dir():
         first = str(error).strip().split("\n")[0]
         return UserError(f"can't load the model in {name}: {first}")
+    if "model.safetensors" in str(error):
+        return UserError(
+            f"'{name}' has no weights as safetensors on the hub, and pickled ones are not opened: save it anew with "
+            "save_pretrained on a machine that you trust it on, and name that folder with --model"
+        )
     return UserError(
         f"can't load '{name}' from the Hugging Face hub (no such model, no access, or no network): check the id, "
         "name a local folder with --model, or use the embedded --model minilm"

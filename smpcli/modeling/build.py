@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from smpcli.errors import UserError
 from smpcli.modeling.backbone import load_config, load_pretrained, unsupported
 from smpcli.modeling.heads import TaskModel, output_layer, word_ids
+from smpcli.modeling.layers import make_linear
 
 if TYPE_CHECKING:
     from smpcli.settings import RunSettings
@@ -22,20 +23,25 @@ def build_model(settings: RunSettings, task: Task, labels: list[str], tokenizer:
         model = _words_model(settings, task, labels, tokenizer, config)
         if model is not None:
             return model
-    return _sequence_model(settings, task, labels, config)
+    return _sequence_model(settings, task, labels, tokenizer, config)
+
+
+def is_decoder(config: Any) -> bool:
+    """Whether a model only predicts the next token: its label words are read at the last token, not at [MASK]."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
 
 
 def _words_model(
     settings: RunSettings, task: Task, labels: list[str], tokenizer: Any, config: Any
 ) -> TaskModel | None:
-    """The masked-LM form, or None where the model has no trained MLM head and "auto" may choose another."""
-    from transformers import AutoModelForMaskedLM
-
+    """The language-model form, or None where the model has no trained LM head and "auto" may choose another."""
     wanted = settings.head == "words"
     if not reads_words(settings, task, config):
         return None
     try:
-        backbone, missing = load_pretrained(AutoModelForMaskedLM, settings.model, config)
+        backbone, missing = load_pretrained(_language_class(config), settings.model, config)
     except UserError:
         if wanted:
             raise
@@ -43,51 +49,60 @@ def _words_model(
     if missing:
         if wanted:
             raise UserError(
-                f"{settings.model} has no trained masked-LM head for label words: use --set head=prototype"
+                f"{settings.model} has no trained language-model head for label words: use --set head=prototype"
             )
         return None
     names = ["score"] if task.kind == "regression" else labels
-    return TaskModel(
-        backbone, "words", set(), word_ids(tokenizer, task.words, names, task.name), tokenizer.mask_token_id
-    )
+    ids = word_ids(tokenizer, task.words, names, task.name)
+    return TaskModel(backbone, "words", set(), ids, tokenizer.mask_token_id, is_decoder(config))
+
+
+def _language_class(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    return AutoModelForCausalLM if is_decoder(config) else AutoModelForMaskedLM
 
 
 def reads_words(settings: RunSettings, task: Task, config: Any) -> bool:
     """Whether the head is to be label words, as far as the configuration tells.
 
-    "auto" takes words unless the checkpoint names the class it was saved from and that class has no MLM head.
+    "auto" takes words unless the checkpoint names the class it was saved from and that class has no LM head.
     """
     if settings.head != "auto":
         return settings.head == "words"
     classes = getattr(config, "architectures", None) or []
-    named = not classes or any("MaskedLM" in name or "ForPreTraining" in name for name in classes)
+    heads = ("CausalLM", "LMHead") if is_decoder(config) else ("MaskedLM", "LMHead", "ForPreTraining")
+    named = not classes or any(head in name for name in classes for head in heads)
     return bool(task.words) and named
 
 
-def _sequence_model(settings: RunSettings, task: Task, labels: list[str], config: Any) -> TaskModel:
+def _sequence_model(settings: RunSettings, task: Task, labels: list[str], tokenizer: Any, config: Any) -> TaskModel:
     from transformers import AutoModelForSequenceClassification
 
     _name_labels(config, task, labels)
+    if is_decoder(config):
+        # Its stock class finds the last token by the padding behind it.
+        config.pad_token_id = tokenizer.pad_token_id
     backbone, missing = load_pretrained(AutoModelForSequenceClassification, settings.model, config)
     head = "prototype" if settings.head == "auto" else settings.head
     # Prototypes replace the output layer even where the checkpoint brings one.
     name, layer = output_layer(backbone)
     own = missing | {f"{name}.{part}" for part, _ in layer.named_parameters()}
-    return TaskModel(backbone, head, own)
+    return TaskModel(backbone, head, own, last=is_decoder(config))
 
 
 def outline(settings: RunSettings, task: Task, config: Any) -> Any:
     """The model of a configuration as a run would load it, without memory for its weights."""
     import torch
-    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     words = reads_words(settings, task, config)
     if not words:
         _name_labels(config, task, task.labels)
-    auto_class = AutoModelForMaskedLM if words else AutoModelForSequenceClassification
+    auto_class = _language_class(config) if words else AutoModelForSequenceClassification
     try:
         with torch.device("meta"):
-            return auto_class.from_config(config)
+            return make_linear(auto_class.from_config(config))
     except ValueError as error:
         raise unsupported(config, error) from error
 
@@ -103,5 +118,6 @@ def _name_labels(config: Any, task: Task, labels: list[str]) -> None:
 def set_dropout(config: Any, rate: float) -> None:
     """Set every dropout probability that the configuration knows."""
     for key, value in list(config.to_dict().items()):
-        if "dropout" in key and isinstance(value, float):
+        # GPT-2 and kin call theirs attn_pdrop, embd_pdrop, resid_pdrop.
+        if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
             setattr(config, key, rate)

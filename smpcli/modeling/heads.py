@@ -15,8 +15,9 @@ from smpcli.modeling.backbone import digest_weights
 class TaskModel(nn.Module):
     """A Hugging Face model that returns one logit a label (or one value, for regression).
 
-    backbone: a stock sequence-classification model, or a stock masked-LM model when `word_ids` are given.
+    backbone: a stock sequence-classification model, or a stock language model when `word_ids` are given.
     head: "words", "prototype" or "classifier". own_names: parameters that belong to the task, not to the base model.
+    last: a decoder, so what is read is the last token of the text.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class TaskModel(nn.Module):
         own_names: set[str],
         word_ids: list[int] | None = None,
         mask_id: int | None = None,
+        last: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -33,6 +35,7 @@ class TaskModel(nn.Module):
         self.own_names = own_names
         self.word_ids = word_ids
         self.mask_id = mask_id
+        self.last = last
         self._positions: Tensor | None = None
         if word_ids is not None:
             backbone.base_model.register_forward_hook(self._keep_one_position)
@@ -44,13 +47,23 @@ class TaskModel(nn.Module):
     def forward(self, **inputs: Tensor) -> Tensor:
         """Token ids and masks (batch, length) -> logits (batch, labels)."""
         if self.word_ids is None:
-            return self.backbone(**inputs).logits  # type: ignore[no-any-return]
-        self._positions = self._answer_positions(inputs["input_ids"])
-        logits: Tensor = self.backbone(**inputs).logits[:, 0]
+            return self.backbone(**inputs, **self._extra).logits  # type: ignore[no-any-return]
+        self._positions = self._answer_positions(inputs["input_ids"], inputs["attention_mask"])
+        logits: Tensor = self.backbone(**inputs, **self._extra).logits[:, 0]
         return logits[:, self.word_ids]
 
-    def _answer_positions(self, input_ids: Tensor) -> Tensor:
-        """Where the label word is read (SMP 4.2): at [MASK], or at the first token where there is none; (batch,)."""
+    @property
+    def _extra(self) -> dict[str, Any]:
+        # A decoder would keep keys and values for tokens that nobody asks for.
+        return {"use_cache": False} if self.last else {}
+
+    def _answer_positions(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Where the label word is read; (batch,).
+
+        At [MASK], or at the first token where there is none (SMP 4.2); a decoder's at the last token of the text.
+        """
+        if self.last:
+            return attention_mask.sum(1) - 1
         if self.mask_id is None:
             return torch.zeros(len(input_ids), dtype=torch.long, device=input_ids.device)
         # argmax of an all-False row is 0: the first token.
@@ -125,12 +138,13 @@ def set_prototypes(model: TaskModel, batches: Iterable[tuple[dict[str, Tensor], 
     """
     _, layer = output_layer(model.backbone)
     seen: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0].reshape(len(args[0]), -1)))
+    hook = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     labels: list[Tensor] = []
     training = model.training
     model.eval()
     for inputs, target in batches:
         model(**inputs)
+        seen[-1] = _one_token(seen[-1], inputs["attention_mask"])
         labels.append(target.to(seen[-1].device))
     hook.remove()
     model.train(training)
@@ -147,6 +161,13 @@ def set_prototypes(model: TaskModel, batches: Iterable[tuple[dict[str, Tensor], 
     layer.weight.copy_(rows)
     if layer.bias is not None:
         layer.bias.copy_(bias)
+
+
+def _one_token(features: Tensor, attention_mask: Tensor) -> Tensor:
+    """Features (batch, in) of (batch, in), or of (batch, length, in): a decoder's head reads the last token."""
+    if features.ndim == 2:
+        return features
+    return features[torch.arange(len(features), device=features.device), attention_mask.sum(1) - 1]
 
 
 def _ridge(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

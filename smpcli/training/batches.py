@@ -51,9 +51,11 @@ class Encoded(Dataset[int]):
 
 def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool) -> Encoded:
     """Tokenise examples, cut to `max_length` tokens."""
-    encoded = tokenizer(
-        examples.texts, examples.pairs, truncation=True, max_length=max_length, return_attention_mask=True
-    )
+    pairs = examples.pairs
+    if pairs is not None and not tokenizer.num_special_tokens_to_add(pair=True):
+        # GPT-2 and kin put nothing between two texts: the last word of one would run into the first of the other.
+        pairs = [f"\n{text}" for text in pairs]
+    encoded = tokenizer(examples.texts, pairs, truncation=True, max_length=max_length, return_attention_mask=True)
     names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded]
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
     labels = torch.tensor(examples.labels, dtype=torch.float32 if regression else torch.long)

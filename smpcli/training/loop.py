@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pruners.masking import MaskedLayer, fold_factors, refresh, straight_through
+from pruners.masking import MaskedLayer, draw_gates, fold_factors, refresh, straight_through
 from pruners.selection import ScoreError
 from smpcli.errors import UserError
 from smpcli.training.device import training_context
@@ -94,6 +94,7 @@ def train(
         density = pruner.density(progress, final_density) if layers else FULL
         if layers:
             _refresh(pruner, layers, density, step, dtype)
+            draw_gates(pruner, layers)
         with training_context(precision, accelerator.device):
             logits = model(**inputs)
         loss = objective(inputs, logits.float(), labels)
@@ -109,7 +110,7 @@ def train(
             raise TrainingDiverged(step, f"the loss is {loss_value}")
         metrics: dict[str, float] = {}
         if step + 1 in evaluate_after:
-            # W' is still that of before the optimiser's step, and in the step's precision.
+            # W' is that of before the optimiser's step, or holds drawn gates, in the step's precision.
             for layer in layers:
                 layer.set_mask(layer.mask)
             metrics = evaluate().metrics

@@ -11,6 +11,7 @@ from pruners.allocation import kept_weights
 from smpcli.errors import UserError
 
 if TYPE_CHECKING:
+    from smpcli.results.published import PublishedRow
     from smpcli.settings import Settings
 
 FLOAT = 4
@@ -30,6 +31,10 @@ class Plan:
     trained_weights: int | None
     learned_scores: int | None
     memory_bytes: int | None
+    #: At tenths of the run: step (None where their number isn't known), remaining, penalty weight. None for dense.
+    schedule: list[tuple[int | None, float, float]] | None
+    #: What others published for the same task, model, sparsity and use of a teacher, and for the dense model.
+    published: list[PublishedRow]
 
 
 def count_steps(settings: Settings, examples: int) -> int:
@@ -58,9 +63,35 @@ def make_plan(settings: Settings) -> Plan:
     train, dev = dry_run_sizes(settings.task, _path(settings.run.data_dir), dev_file=_path(settings.run.dev_file))
     _check_device(settings.device)
     _check_words(settings)
+    _check_teacher(settings)
     steps = count_steps(settings, train) if train is not None else settings.max_steps
     weights = _count_weights(settings)
-    return Plan(settings.flat(), train, dev, steps, **weights)
+    schedule, others = _schedule(settings, steps), _published(settings)
+    return Plan(settings.flat(), train, dev, steps, **weights, schedule=schedule, published=others)
+
+
+def _schedule(settings: Settings, steps: int | None) -> list[tuple[int | None, float, float]] | None:
+    if not settings.pruner.prunes:
+        return None
+    pruner = settings.pruner(settings.method)
+    return [
+        (
+            None if steps is None else steps * tenth // 10,
+            pruner.density(tenth / 10, 1 - settings.sparsity),
+            pruner.penalty_weight(tenth / 10),
+        )
+        for tenth in range(11)
+    ]
+
+
+def _published(settings: Settings) -> list[PublishedRow]:
+    from smpcli.results.published import published
+
+    task, model = settings.task.name, settings.model
+    dense = published(task, "dense", model=model)
+    if not settings.pruner.prunes:
+        return dense
+    return [*published(task, None, settings.sparsity, model=model, kd=settings.teacher is not None), *dense]
 
 
 def _check_device(device: str) -> None:
@@ -80,6 +111,14 @@ def _check_words(settings: Settings) -> None:
         return
     if reads_words(settings.run, task, load_config(settings.model, local_only=True)):
         word_ids(load_tokenizer(settings.model), task.words, task.labels or ["score"], task.name)
+
+
+def _check_teacher(settings: Settings) -> None:
+    """The teacher knows the task's labels, where it is at hand; a recipe's "name your own" may stay open here."""
+    from smpcli.training.teacher import WANTED, check_teacher
+
+    if settings.teacher and settings.teacher != WANTED:
+        check_teacher(settings, local_only=True)
 
 
 def _path(text: str | None) -> Path | None:

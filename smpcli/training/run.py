@@ -61,7 +61,7 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
     progress.phase("model")
     set_seed(settings.seed)
-    session = prepare(settings, data, accelerator)
+    session = prepare(settings, data, accelerator, progress.phase)
     # Only now: everything that a person can get wrong has been tried.
     directory = RunDir.create(output, run_id(settings), overwrite)
     directory.write_settings(settings.flat())
@@ -161,6 +161,7 @@ def _result(
             "batch_size": settings.batch_size,
             "seconds_per_step": summary.seconds / session.steps,
             "metric_history": [[step, found[metric]] for step, found in summary.history],
+            **({"teacher": session.teacher} if session.teacher else {}),
         },
         "environment": environment(str(session.accelerator.device)),
     }

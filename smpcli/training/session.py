@@ -19,12 +19,14 @@ from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
 from smpcli.modeling.layers import masked_layers, positions
 from smpcli.training.batches import Encoded, encode, training_loader
+from smpcli.training.distillation import distil
 from smpcli.training.evaluate import Evaluation, evaluate
 from smpcli.training.loop import Step, Summary, train
-from smpcli.training.objective import task_objective
+from smpcli.training.objective import Objective, task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
 from smpcli.training.plan import count_steps
 from smpcli.training.statistics import input_statistics
+from smpcli.training.teacher import check_teacher
 
 if TYPE_CHECKING:
     from smpcli.settings import Settings
@@ -38,7 +40,10 @@ SETUP_BATCH = 64
 
 @dataclass
 class Session:
-    """A run in memory. `weights` are the trained weights, `layers` the masked matrices (none for dense)."""
+    """A run in memory. `weights` are the trained weights, `layers` the masked matrices (none for dense).
+
+    teacher: what the result says of the teacher, None without one.
+    """
 
     settings: Settings
     accelerator: Accelerator
@@ -47,6 +52,8 @@ class Session:
     layers: list[MaskedLayer]
     weights: list[nn.Parameter]
     train_set: Encoded
+    objective: Objective
+    teacher: dict[str, Any] | None
     dev: dict[str, Encoded]
     base_digest: str
     prunable: int
@@ -72,7 +79,7 @@ class Session:
             batches=batches,
             steps=self.steps,
             final_density=1 - settings.sparsity,
-            objective=task_objective(settings.task.kind),
+            objective=self.objective,
             max_grad_norm=settings.max_grad_norm,
             evaluate=self.evaluate,
             evaluate_after={self.steps * part // settings.evaluations for part in range(1, settings.evaluations)}
@@ -83,13 +90,27 @@ class Session:
         )
 
 
-def prepare(settings: Settings, data: TaskData, accelerator: Accelerator) -> Session:
-    """Tokenise, load the model, make its head, find the prunable layers and attach the method to them."""
+def prepare(
+    settings: Settings, data: TaskData, accelerator: Accelerator, phase: Callable[[str], None] = lambda name: None
+) -> Session:
+    """Tokenise, load the model, make its head, find the prunable layers, attach the method to them, ask a teacher."""
+    if settings.teacher:
+        check_teacher(settings)
     regression = settings.task.kind == "regression"
     tokenizer = load_tokenizer(settings.model)
     train_set = encode(tokenizer, data.train, settings.max_length, regression)
     dev = {split: encode(tokenizer, part, settings.max_length, regression) for split, part in data.dev.items()}
-    return assemble(settings, data.labels, tokenizer, train_set, dev, accelerator)
+    session = assemble(settings, data.labels, tokenizer, train_set, dev, accelerator)
+    if settings.teacher:
+        phase("teacher")
+        steps = session.steps * accelerator.num_processes
+        distilled = distil(settings, data, train_set, tokenizer, steps, accelerator.device)
+        session.train_set, session.objective, session.teacher = (
+            distilled.train_set,
+            distilled.objective,
+            distilled.about,
+        )
+    return session
 
 
 def assemble(
@@ -100,7 +121,7 @@ def assemble(
     dev: dict[str, Encoded],
     accelerator: Accelerator,
 ) -> Session:
-    """The same from tokenised data."""
+    """The same from tokenised data, without a teacher."""
     task, device = settings.task, accelerator.device
     model = build_model(settings.run, task, labels, tokenizer).to(device)
     _check_length(model, [train_set, *dev.values()])
@@ -127,6 +148,8 @@ def assemble(
         layers=layers,
         weights=weights,
         train_set=train_set,
+        objective=task_objective(task.kind),
+        teacher=None,
         dev=dev,
         base_digest=base_digest,
         prunable=prunable,

@@ -159,8 +159,8 @@ CASES = [
     case(f"prune {CSV} --model {{bad}}/cut", "can't load the model", "cut"),
     case(f"prune {CSV} --model {{bad}}/notokenizer", "tokenizer"),
     case(f"prune {CSV} --model {{bad}}/othershape", "othershape", "weights"),
-    case(f"prune {CSV} --model {{bad}}/gpt2", "'gpt2' has no encoder stack", "bert", "--model"),
-    case(f"prune {CSV} --model {{bad}}/gpt2 --dry-run", "'gpt2' has no encoder stack", "bert", "--model"),
+    case(f"prune {CSV} --model {{bad}}/mixtral", "'mixtral' can't be pruned", "no linear layer", "bert", "--model"),
+    case(f"prune {CSV} --model {{bad}}/mixtral --dry-run", "'mixtral' can't be pruned", "bert", "--model"),
     case(f"prune {CSV} --model {{bad}}/resnet", "resnet", "bert", "--model"),
     case(f"prune {CSV} --model {{bad}}/resnet --dry-run", "resnet", "bert", "--model"),
     case(f"prune {CSV} --model {{bad}}/t5", "t5", "encoder", "--model"),
@@ -280,9 +280,10 @@ def _make_models(bad: Path, bert: Path) -> None:
     copy("notokenizer", "*token*", "vocab*")
     copy("othershape", hidden_size=64)
     small = {"vocab_size": 100, "pad_token_id": 0}
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     for name, model in (
-        # Its matrices are transposed and no nn.Linear.
-        ("gpt2", hf.GPT2Model(hf.GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=40, **small))),
+        # Its experts are fused into tensors that are no linear layers.
+        ("mixtral", hf.MixtralModel(hf.MixtralConfig(num_local_experts=2, num_key_value_heads=2, **size, **small))),
         # Encoder and decoder.
         ("t5", hf.T5Model(hf.T5Config(d_model=32, d_kv=16, d_ff=48, num_layers=2, num_heads=2, **small))),
         # No text at all.
@@ -378,7 +379,7 @@ REAL = [
     case("prune --task sst2 --model {bert} --quiet", "from the hub", "--data-dir", "--task movies"),
     case("prune --task {csv} --model nobody/none --quiet", "--model minilm"),
     case("prune --task {csv} --model {bad}/cut --quiet", "can't load the model"),
-    case("prune --task {csv} --model {bad}/gpt2 --quiet", "no encoder stack"),
+    case("prune --task {csv} --model {bad}/mixtral --quiet", "can't be pruned"),
     case("prune --task {bad}/task-words.yaml --model {mlm} --quiet", "not one token"),
     case("prune --method smpp --task movies", "did you mean 'smp'?"),
     case("prunee", "Did you mean 'prune'", "smp --help"),

@@ -14,7 +14,14 @@ import torch
 import transformers as hf
 
 from smpcli.errors import UserError
-from smpcli.modeling.backbone import digest_weights, load_config, load_pretrained, load_tokenizer, model_path
+from smpcli.modeling.backbone import (
+    cannot_load,
+    digest_weights,
+    load_config,
+    load_pretrained,
+    load_tokenizer,
+    model_path,
+)
 
 
 def test_the_embedded_model_is_a_folder_of_a_package() -> None:
@@ -93,3 +100,9 @@ def test_the_digest_is_that_of_names_shapes_and_bytes_in_order() -> None:
     for other in ({"a": tensors["a"] + 1e-7, "b": tensors["b"]}, {"a": tensors["a"]}, {"c": tensors["a"]}):
         assert digest_weights(other) != expected
     assert digest_weights({"x": torch.tensor(1.0, dtype=torch.bfloat16)}) != digest_weights({"x": torch.tensor(1.0)})
+
+
+def test_pickled_weights_are_named_as_the_reason() -> None:
+    error = OSError("some/model does not appear to have a file named model.safetensors. Checkout the Hub.")
+    assert "pickled ones are not opened" in str(cannot_load("some/model", error))
+    assert "no network" in str(cannot_load("some/model", OSError("Couldn't reach the hub")))

@@ -80,7 +80,7 @@ def test_a_regression_has_one_output(pico: Any, sentiment: Any) -> None:
 
 
 def test_words_are_refused_without_an_mlm_head(pico: Any, sentiment: Any) -> None:
-    with pytest.raises(UserError, match="no trained masked-LM head for label words: use --set head=prototype"):
+    with pytest.raises(UserError, match="no trained language-model head for label words: use --set head=prototype"):
         build(pico, sentiment.words, "bert", head="words")
 
 

@@ -134,13 +134,13 @@ def test_a_list_inside_a_block_belongs_to_the_block() -> None:
     ],
 )
 def test_a_model_without_a_stack_is_refused(model: nn.Module, config: Any) -> None:
-    with pytest.raises(UserError, match="model type 'odd' has no encoder stack") as caught:
+    with pytest.raises(UserError, match="model type 'odd' has no stack of blocks with linear layers") as caught:
         find_prunable(model, config)
     assert "--model" in str(caught.value)
 
 
 def test_a_stack_of_other_things_than_linears_is_refused() -> None:
-    # GPT-2 is built of its own Conv1D.
+    # GPT-2 is built of its own Conv1D, until make_linear has been there.
     config = hf.GPT2Config(vocab_size=9, n_embd=8, n_layer=2, n_head=2, n_positions=8)
-    with pytest.raises(UserError, match="'gpt2' has no encoder stack of linear layers"):
+    with pytest.raises(UserError, match="'gpt2' has no stack of blocks with linear layers"):
         find_prunable(hf.GPT2Model(config), config)

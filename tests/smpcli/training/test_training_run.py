@@ -51,6 +51,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, sentiment: Any) -> Path:
         ("magnitude", {"weights_lr": 3e-3, "max_steps": 100, "sparsity": 0.5}),
         ("movement", {"weights_lr": 3e-3, "max_steps": 100, "sparsity": 0.5}),
         ("soft-movement", {"weights_lr": 3e-3, "max_steps": 100, "sparsity": 0.5}),
+        ("l0", {"weights_lr": 3e-3, "max_steps": 150, "sparsity": 0.5, "penalty": 0.0}),
         # R weighs each matrix alike, so on matrices of 1,000 weights instead of 590,000 it would drown the loss.
         ("smp", {"penalty": 0.0, "max_steps": 200, "sparsity": 0.5}),
     ],

@@ -1,0 +1,145 @@
+"""Where a teacher comes from: a run of ours or a Hugging Face checkpoint; its labels are matched by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from smpcli.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from smpcli.settings import Settings
+
+#: What a recipe says for "name your own": fine for a dry run, refused by a run.
+WANTED = "???"
+# What a teacher's logits are, where they are no labels: one number; start and end.
+COLUMNS = {"regression": [0], "span": [0, 1]}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """order: for each of the task's labels, the column of the teacher's logits that stands for it."""
+
+    model: nn.Module
+    tokenizer: Any
+    order: list[int]
+
+
+def match_labels(theirs: Sequence[str], ours: Sequence[str], name: str) -> list[int]:
+    """For each of our labels, the teacher's column of that name; case, spaces, - and _ don't count.
+
+    Raises UserError where the names are not the same ones: nothing is guessed from the order.
+    """
+    for spell in (str, _plain):
+        spelt = [spell(label) for label in theirs]
+        wanted = [spell(label) for label in ours]
+        if sorted(spelt) == sorted(wanted) and len(set(spelt)) == len(spelt):
+            return [spelt.index(label) for label in wanted]
+    raise UserError(
+        one_line(
+            f"teacher {one_line(name, 80)} has the labels {_listed(theirs)}, the task {_listed(ours)}: "
+            "take a teacher of the same labels, or name them in its config.json (id2label)"
+        )
+    )
+
+
+def _plain(label: str) -> str:
+    return label.casefold().replace("_", " ").replace("-", " ")
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return one_line(", ".join(labels[:4]) + (", …" if len(labels) > 4 else ""), 60) or "none"
+
+
+def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | None:
+    """Refuse a teacher that doesn't know the task's labels, by names alone, before anything is loaded.
+
+    Returns its columns in the task's order; None where that can't be known without a download (`local_only`).
+    """
+    from smpcli.modeling.backbone import load_config, model_path
+    from smpcli.results.rundir import RunDir, is_run
+
+    name, task = settings.teacher, settings.task
+    kind: str = task.kind
+    if name == WANTED:
+        raise UserError(
+            "this recipe distils from a teacher of your own: make one with "
+            f"`smp finetune --task {task.name} --model {settings.model}`, then add --set teacher=ITS_FOLDER"
+        )
+    if is_run(Path(name)):
+        other = _run_settings(RunDir.open(Path(name))).task
+        if other.kind != kind:
+            raise UserError(f"teacher {name} is of a {other.kind} task, this one is {kind}: take another teacher")
+        return match_labels(other.labels, task.labels, name) if kind == "classification" else COLUMNS[kind]
+    # What looks like a folder and is none is wrong whether or not the hub is asked.
+    model_path(name)
+    try:
+        config = load_config(name, local_only=local_only)
+    except UserError:
+        if local_only and not Path(name).is_dir():
+            return None
+        raise
+    if kind == "span":
+        return COLUMNS[kind]
+    names = [str(config.id2label[index]) for index in range(config.num_labels)]
+    if kind == "classification":
+        return match_labels(names, task.labels, name)
+    if len(names) != 1:
+        raise UserError(
+            f"teacher {name} has {len(names)} labels where '{task.name}' asks for one number: take another teacher"
+        )
+    return COLUMNS[kind]
+
+
+def _run_settings(directory: Any) -> Settings:
+    from smpcli.settings import resolve
+
+    return resolve(flags=directory.settings)
+
+
+def load_teacher(settings: Settings) -> Teacher:
+    """The teacher in evaluation mode, from a run's folder or a Hugging Face checkpoint. Raises UserError."""
+    from smpcli.modeling.backbone import load_config, load_pretrained, load_tokenizer
+    from smpcli.modeling.build import is_decoder
+    from smpcli.modeling.heads import TaskModel
+    from smpcli.modeling.restore import restore
+    from smpcli.results.rundir import RunDir, is_run
+
+    name, task = settings.teacher, settings.task
+    order = check_teacher(settings)
+    assert order is not None
+    if is_run(Path(name)):
+        directory = RunDir.open(Path(name))
+        other = _run_settings(directory)
+        model, tokenizer = restore(directory, other, other.task.labels)
+        return Teacher(model, tokenizer, order)
+    from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+
+    kind: str = task.kind
+    span = kind == "span"
+    config = load_config(name)
+    auto_class = AutoModelForQuestionAnswering if span else AutoModelForSequenceClassification
+    backbone, missing = load_pretrained(auto_class, name, config)
+    if missing:
+        raise UserError(
+            f"teacher {name} has no trained head for {kind}: take a fine-tuned checkpoint, or a run of `smp finetune`"
+        )
+    made = _Spans(backbone) if span else TaskModel(backbone, "classifier", set(), last=is_decoder(config))
+    return Teacher(made.eval(), load_tokenizer(name), order)
+
+
+class _Spans(nn.Module):
+    """A stock question-answering model as one that returns logits (batch, 2, length)."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        found = self.backbone(**inputs)
+        return torch.stack([found.start_logits, found.end_logits], 1)

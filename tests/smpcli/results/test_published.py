@@ -1,0 +1,194 @@
+"""Published figures, and the recipes that they were made with as far as the paper tells."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smpcli import plan
+from smpcli.errors import UserError
+from smpcli.results.published import published
+from smpcli.settings import read_recipe, recipe_names
+
+# As docs/paper.md and the paper's tables have them: (task, method, sparsity, KD, metric) -> per cent.
+KNOWN = {
+    ("mnli", "smp", 0.5, True, "accuracy_matched"): 85.7,
+    ("qqp", "smp", 0.5, True, "accuracy"): 91.7,
+    ("squad", "smp", 0.5, True, "f1"): 89.8,
+    ("mnli", "smp", 0.97, True, "accuracy_matched"): 81.8,
+    ("squad", "smp", 0.97, False, "f1"): 81.4,
+    ("qqp", "smp", 0.9, False, "accuracy"): 90.8,
+    ("mnli", "soft-movement", 0.9, True, "accuracy_matched"): 81.2,
+    ("squad", "movement", 0.97, True, "f1"): 78.0,
+    ("qqp", "magnitude", 0.9, True, "accuracy"): 79.8,
+    ("cola", "smp", 0.2, False, "matthews"): 61.5,
+    ("stsb", "smp", 0.2, False, "pearson"): 89.6,
+}
+
+
+@pytest.mark.parametrize("key", KNOWN, ids=str)
+def test_figures_are_those_of_the_tables(key: tuple[str, str, float, bool, str]) -> None:
+    task, method, sparsity, kd, metric = key
+    rows = [row for row in published(task, method, sparsity, kd=kd) if row.metric == metric]
+    values = {row.name: row.value for row in rows}
+    # In the unit of our results.
+    assert values[{"smp": "SMP-S"}.get(method, rows[0].name)] == pytest.approx(KNOWN[key] / 100, abs=1e-9)
+    assert all(row.model == "bert-base-uncased" and "2210.06210" in row.source for row in rows)
+
+
+def test_what_is_asked_for_is_what_comes() -> None:
+    assert published("movies") == [] == published("sst2", sparsity=0.9)
+    assert {row.kd for row in published("mnli", "smp", 0.97)} == {True, False}
+    # 1 - 0.03 isn't 0.97 in binary.
+    assert published("mnli", sparsity=1 - 0.03) == published("mnli", sparsity=0.97) != []
+    assert [row.value for row in published("glue", "smp", model="roberta-base")] == [0.869]
+    rows = published()
+    assert len({(r.task, r.model, r.name, r.sparsity, r.kd, r.metric) for r in rows}) == len(rows) > 50
+    assert all(-1 <= row.value <= 1 and 0 <= row.sparsity < 1 for row in rows)
+
+
+# -- recipes ---------------------------------------------------------------------------------------------
+
+ROWS = [name for name in recipe_names() if name.startswith("paper/")]
+
+
+def test_every_row_has_its_file() -> None:
+    wanted = [f"{task}-kd-{left}" for task in ("mnli", "qqp", "squad") for left in (50, 10, 3)]
+    wanted += [f"{task}-{left}" for task in ("mnli", "qqp", "squad") for left in (10, 3)]
+    glue = "mnli qnli sst2 qqp mrpc cola stsb rte".split()
+    wanted += [f"{model}{task}-80" for model in ("", "roberta-") for task in glue]
+    wanted += ["mnli", "mnli-kd", "qqp", "qqp-kd", "squad", "squad-kd", "glue-80"]
+    assert sorted(ROWS) == sorted(f"paper/{name}" for name in wanted)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_s_settings_are_those_of_its_name(name: str) -> None:
+    recipe = read_recipe(name)
+    words = name.removeprefix("paper/").split("-")
+    assert recipe["method"] == "smp" and recipe["head"] == "words" and recipe["init"] == "zero"
+    assert recipe["factored"] is False and recipe["penalty"] == 400 and recipe["scores_lr"] == 0.02
+    assert recipe["model"] == ("roberta-base" if words[0] == "roberta" else "bert-base-uncased")
+    assert recipe.get("schedule", "cubic") == ("linear" if words[0] == "roberta" else "cubic")
+    # A teacher that a person must name: never one that is left out in silence.
+    assert (recipe.get("teacher") == "???") == ("kd" in words)
+    if words[-1].isdigit():
+        assert recipe["sparsity"] == pytest.approx(1 - int(words[-1]) / 100)
+        if name != "paper/glue-80":
+            task = words[1] if words[0] == "roberta" else words[0]
+            assert recipe["task"] == task
+            found = published("glue" if words[0] == "roberta" else task, "smp", recipe["sparsity"], kd="kd" in words)
+            assert found, f"no published figure for {name}"
+
+
+# Rows of the training data, epochs, batch, steps at which 80 % is reached: 3,500 of ceil(rows / batch) * epochs.
+EIGHTY = {
+    "mnli": (392_702, 12, 64),
+    "qqp": (363_846, 12, 64),
+    "qnli": (104_743, 12, 64),
+    "sst2": (67_349, 12, 64),
+    "mrpc": (3_668, 60, 32),
+    "cola": (8_551, 60, 32),
+    "stsb": (5_749, 60, 32),
+    "rte": (2_490, 100, 32),
+}
+
+
+@pytest.mark.parametrize("task", EIGHTY)
+def test_the_ramp_of_80_per_cent_ends_at_step_3500(task: str) -> None:
+    rows, epochs, batch = EIGHTY[task]
+    recipe = read_recipe(f"paper/{task}-80")
+    steps = math.ceil(rows / batch) * epochs
+    assert (recipe["epochs"], recipe["batch_size"], recipe["temperature"]) == (epochs, batch, 4)
+    assert recipe["ramp_end"] * steps == pytest.approx(3500, abs=5)
+
+
+def test_settings_that_differ_by_row() -> None:
+    assert read_recipe("paper/mnli-kd-50")["temperature"] == 3
+    assert "temperature" not in read_recipe("paper/mnli-kd-10")
+    assert (read_recipe("paper/squad-kd-10")["epochs"], read_recipe("paper/squad-kd-3")["epochs"]) == (10, 20)
+    squad = read_recipe("paper/squad")
+    assert (squad["ramp_end"], squad["batch_size"], squad["max_length"]) == (0.82, 32, 384)
+    assert read_recipe("paper/mnli")["ramp_end"] == 0.59
+
+
+@pytest.fixture
+def mnli(tmp_path: Path) -> Path:
+    """MNLI's sizes, labels and words without its data."""
+    path = tmp_path / "mnli.yaml"
+    path.write_text(
+        "title: MNLI\nkind: classification\ntext: premise\npair: hypothesis\nlabel: label\n"
+        "labels: [entailment, neutral, contradiction]\n"
+        'words: {entailment: "Yes", neutral: Maybe, contradiction: "No"}\n'
+        "metrics: [accuracy]\ntrain_rows: 392702\ndev_rows: 19647\nsource: {hub: nyu-mll/glue, config: mnli}\n"
+    )
+    return path
+
+
+def test_a_dry_run_of_a_row_shows_steps_schedule_and_the_figure(mnli: Path) -> None:
+    found = plan(str(mnli), recipe="paper/mnli-kd", sparsity=0.97)
+    # 12 epochs of ceil(392,702 / 64) steps.
+    assert found.steps == 73_632 == 12 * math.ceil(392_702 / 64)
+    assert found.schedule is not None and len(found.schedule) == 11
+    for tenth, (step, density, penalty) in enumerate(found.schedule):
+        t = tenth / 10
+        assert step == 73_632 * tenth // 10
+        assert density == pytest.approx(0.03 + 0.97 * (1 - min(1, t / 0.59)) ** 3)
+        assert penalty == pytest.approx(400 * (1 - (1 - t) ** 3))
+    figures = {(row.name, row.kd, row.metric): row.value for row in found.published}
+    assert figures["SMP-S", True, "accuracy_matched"] == 0.818
+    assert figures["Soft movement", True, "accuracy_matched"] == 0.795
+    assert figures["BERT", False, "accuracy_matched"] == 0.845
+    assert not any(row.method == "smp" and not row.kd for row in found.published)
+    without = plan(str(mnli), recipe="paper/mnli", sparsity=0.97).published
+    assert {row.name for row in without} == {"SMP-S", "SMP-L", "SMP-L without penalty", "BERT"}
+
+
+def test_nothing_published_is_nothing_shown(mnli: Path, sentiment: Any, pico: Any) -> None:
+    assert plan(str(mnli), recipe="paper/mnli", sparsity=0.6).published == published("mnli", "dense")
+    own = plan(str(sentiment.csv), model=str(pico("bert")))
+    assert own.published == [] and own.schedule is not None
+    assert plan(str(sentiment.csv), method="dense", model=str(pico("bert"))).schedule is None
+
+
+def test_a_recipe_with_a_teacher_to_name_asks_for_it(sentiment: Any, pico: Any, tmp_path: Path) -> None:
+    from smpcli import prune
+
+    with pytest.raises(UserError, match=r"smp finetune --task .* add --set teacher="):
+        prune(str(sentiment.words), recipe="paper/mnli-kd", model=str(pico("bert-mlm")), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# -- extends ---------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_takes_over_what_another_says(tmp_path: Path) -> None:
+    base, own = tmp_path / "base.yaml", tmp_path / "own.yaml"
+    base.write_text("sparsity: 0.5\nepochs: 3\npenalty: 7\n")
+    own.write_text(f"description: mine\nextends: {json.dumps(str(base))}\nsparsity: 0.9\nmax_steps: 10\n")
+    # Steps instead of epochs, as on the command line.
+    assert read_recipe(str(own)) == {"sparsity": 0.9, "max_steps": 10, "penalty": 7}
+
+
+def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(f"extends: {two}\n")
+    two.write_text(f"extends: {one}\n")
+    with pytest.raises(UserError, match="extends itself"):
+        read_recipe(str(one))
+    one.write_text("extends: smp-papr\n")
+    with pytest.raises(UserError, match="did you mean 'smp-paper'"):
+        read_recipe(str(one))
+
+
+@given(st.sampled_from(ROWS), st.integers(0, 99))
+@settings(max_examples=20)
+def test_any_sparsity_goes_with_any_row(name: str, percent: int) -> None:
+    from smpcli.settings import resolve
+
+    assert resolve(name, flags={"task": "sst2", "sparsity": percent / 100}).sparsity == percent / 100
