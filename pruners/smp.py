@@ -21,7 +21,8 @@ class SMPSettings(ScoredSettings):
     )
     factored: bool = setting(True, "learn a score for each row and column beside each weight's own")
     penalty: float = setting(400.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
-    # Gradients of scores change with every mask: a short memory follows them.
+    scores_lr: float = setting(4e-2, "peak learning rate of the scores", 0)
+    # Gradients of scores change with every mask: a short memory follows them, and allows twice the rate.
     beta1: float = setting(0.8, "AdamW's decay of the mean of gradients", 0, 0.9999)
     beta2: float = setting(0.9, "AdamW's decay of the mean of squared gradients", 0, 0.999999)
     allocation: Literal["S", "L", "G"] = setting(
