@@ -47,6 +47,9 @@ class RunSettings(BaseModel):
     max_length: int | None = Field(
         None, ge=4, le=1_000_000, description="tokens an example is cut to (default: the task's)"
     )
+    stride: int | None = Field(
+        None, ge=0, description="tokens that windows of a long context share, in a span task (default: the task's)"
+    )
     head: Literal["auto", "words", "prototype", "classifier"] = Field(
         "auto", description="how labels are read: words (MLM head), prototype, classifier; auto: words or prototype"
     )
@@ -148,6 +151,10 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner]) -> Setti
         updates["epochs"] = 3.0
     if run.max_length is None:
         updates["max_length"] = task.max_length
+    if run.stride is None:
+        updates["stride"] = task.stride
+    elif task.kind != "span":
+        raise UserError(f"setting 'stride' is for span tasks such as squad; task '{task.name}' is a {task.kind}")
     updates |= _absolute_places(run, task)
     try:
         method = TypeAdapter(pruner.Settings).validate_python(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from smpcli.errors import UserError
 from smpcli.modeling.backbone import load_config, load_pretrained, unsupported
 from smpcli.modeling.heads import TaskModel, output_layer, word_ids
+from smpcli.modeling.spans import SpanModel
 
 if TYPE_CHECKING:
     from smpcli.settings import RunSettings
@@ -46,10 +47,10 @@ def _words_model(
                 f"{settings.model} has no trained masked-LM head for label words: use --set head=prototype"
             )
         return None
-    names = ["score"] if task.kind == "regression" else labels
-    return TaskModel(
-        backbone, "words", set(), word_ids(tokenizer, task.words, names, task.name), tokenizer.mask_token_id
-    )
+    ids = word_ids(tokenizer, task.words, labels or task.outputs, task.name)
+    if task.kind == "span":
+        return SpanModel(backbone, "words", set(), ids)
+    return TaskModel(backbone, "words", set(), ids, tokenizer.mask_token_id)
 
 
 def reads_words(settings: RunSettings, task: Task, config: Any) -> bool:
@@ -65,26 +66,31 @@ def reads_words(settings: RunSettings, task: Task, config: Any) -> bool:
 
 
 def _sequence_model(settings: RunSettings, task: Task, labels: list[str], config: Any) -> TaskModel:
-    from transformers import AutoModelForSequenceClassification
-
     _name_labels(config, task, labels)
-    backbone, missing = load_pretrained(AutoModelForSequenceClassification, settings.model, config)
+    backbone, missing = load_pretrained(_stock_class(task), settings.model, config)
     head = "prototype" if settings.head == "auto" else settings.head
     # Prototypes replace the output layer even where the checkpoint brings one.
     name, layer = output_layer(backbone)
     own = missing | {f"{name}.{part}" for part, _ in layer.named_parameters()}
-    return TaskModel(backbone, head, own)
+    return (SpanModel if task.kind == "span" else TaskModel)(backbone, head, own)
+
+
+def _stock_class(task: Task) -> Any:
+    """The stock class that has a head of its own for this kind of task."""
+    from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+
+    return AutoModelForQuestionAnswering if task.kind == "span" else AutoModelForSequenceClassification
 
 
 def outline(settings: RunSettings, task: Task, config: Any) -> Any:
     """The model of a configuration as a run would load it, without memory for its weights."""
     import torch
-    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForMaskedLM
 
     words = reads_words(settings, task, config)
     if not words:
         _name_labels(config, task, task.labels)
-    auto_class = AutoModelForMaskedLM if words else AutoModelForSequenceClassification
+    auto_class = AutoModelForMaskedLM if words else _stock_class(task)
     try:
         with torch.device("meta"):
             return auto_class.from_config(config)
@@ -93,11 +99,12 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
 
 
 def _name_labels(config: Any, task: Task, labels: list[str]) -> None:
-    names = ["score"] if task.kind == "regression" else labels
+    names = labels or task.outputs
     config.num_labels = len(names)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
-    config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
+    if task.kind != "span":
+        config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
 
 
 def set_dropout(config: Any, rate: float) -> None:

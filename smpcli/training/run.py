@@ -88,6 +88,7 @@ def _path(text: str | None) -> Path | None:
 def _save(session: Session, summary: Summary, directory: RunDir) -> None:
     """Masks, the task's own head, trained weights, and the prediction of every dev example."""
     from smpcli.modeling.restore import head_tensors, trained_tensors
+    from smpcli.training.evaluate import prediction_rows
 
     if session.layers:
         directory.write_masks({layer.name: layer.mask.cpu() for layer in session.layers})
@@ -100,17 +101,10 @@ def _save(session: Session, summary: Summary, directory: RunDir) -> None:
     ):
         if tensors:
             directory.write_tensors(name, tensors)
-    directory.write_predictions(
-        {
-            split: [
-                {"label": label, "prediction": prediction}
-                for label, prediction in zip(
-                    session.dev[split].labels.tolist(), summary.evaluation.predictions[split], strict=True
-                )
-            ]
-            for split in session.dev
-        }
-    )
+    rows = {split: prediction_rows(dev, summary.evaluation.predictions[split]) for split, dev in session.dev.items()}
+    directory.write_predictions(rows)
+    if session.settings.task.kind == "span":
+        directory.write_answers({row["id"]: row["prediction"] for found in rows.values() for row in found})
 
 
 def _result(
@@ -118,9 +112,10 @@ def _result(
 ) -> dict[str, Any]:
     from pruners.masking import kept
     from smpcli.results.rundir import digest
+    from smpcli.results.sources import files_of
 
     settings = session.settings
-    metric = settings.task.metrics[0]
+    metric = settings.task.metric
     count = kept(session.layers) if session.layers else session.prunable
     files = directory.sizes()
     return {
@@ -154,6 +149,8 @@ def _result(
             "origin": data.origin,
             "train": len(data.train),
             "dev": {split: len(examples) for split, examples in data.dev.items()},
+            "dev_digests": data.dev_digests,
+            "files": files_of(settings),
         },
         "model": {"name": settings.model, "digest": session.base_digest, "head": session.model.head},
         "training": {
