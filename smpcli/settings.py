@@ -37,7 +37,7 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     method: str = Field("smp", description="pruning method, see `smp methods`")
-    task: str = Field(description="task, see `smp tasks`, or a csv, tsv, jsonl or parquet file")
+    task: str = Field(description="task, see `smp tasks`, or a csv, tsv, jsonl, parquet or SQuAD json file")
     model: str = Field("minilm", description="base model: minilm, a Hugging Face id, or a folder")
     sparsity: float = Field(DEFAULT_SPARSITY, ge=0, lt=1, description="fraction of the prunable weights to prune")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of all randomness")

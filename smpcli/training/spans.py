@@ -52,8 +52,8 @@ def encode_questions(tokenizer: Any, questions: Questions, max_length: int, stri
     room = max_length - longest - tokenizer.num_special_tokens_to_add(pair=True)
     if room <= stride:
         raise UserError(
-            f"max_length={max_length} leaves windows {max(room, 0)} tokens of the context beside the longest question "
-            f"({longest} tokens), no more than stride={stride} lets them share: change either with --set"
+            f"max_length={max_length} leaves {max(room, 0)} tokens for the context beside a question of {longest}, "
+            f"no more than the stride={stride} that windows share: change either with --set"
         )
     found = tokenizer(
         texts,
