@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smpcli.errors import UserError
+
 if TYPE_CHECKING:
     from smpcli.results.schema import FileInfo
     from smpcli.settings import Settings
@@ -27,5 +29,8 @@ def changes(files: dict[str, FileInfo]) -> tuple[list[str], list[str]]:
 
 
 def _state(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    try:
+        with path.open("rb") as file:
+            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": file.tell()}
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from error

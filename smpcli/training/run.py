@@ -51,6 +51,7 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     from accelerate.utils import set_seed
 
     from smpcli.results.rundir import RunDir
+    from smpcli.results.sources import files_of
     from smpcli.tasks.data import load_data
     from smpcli.training.device import make_accelerator, resolve_precision
     from smpcli.training.session import prepare
@@ -59,6 +60,8 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     settings = settings.replace(precision=resolve_precision(settings.precision, accelerator.device))
     RunDir.refuse_finished(output / run_id(settings), overwrite)
     data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
+    # Now, as they may be gone when the run ends.
+    files = files_of(settings)
     progress.phase("model")
     set_seed(settings.seed)
     session = prepare(settings, data, accelerator)
@@ -76,7 +79,7 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     summary = session.train(on_step)
     progress.phase("saving")
     _save(session, summary, directory)
-    directory.write_result(_result(session, summary, data, directory, started))
+    directory.write_result(_result(session, summary, data, files, directory, started))
     progress.phase("done")
     return directory
 
@@ -108,11 +111,15 @@ def _save(session: Session, summary: Summary, directory: RunDir) -> None:
 
 
 def _result(
-    session: Session, summary: Summary, data: TaskData, directory: RunDir, started: datetime
+    session: Session,
+    summary: Summary,
+    data: TaskData,
+    files_read: dict[str, dict[str, Any]],
+    directory: RunDir,
+    started: datetime,
 ) -> dict[str, Any]:
     from pruners.masking import kept
     from smpcli.results.rundir import digest
-    from smpcli.results.sources import files_of
 
     settings = session.settings
     metric = settings.task.metric
@@ -150,7 +157,7 @@ def _result(
             "train": len(data.train),
             "dev": {split: len(examples) for split, examples in data.dev.items()},
             "dev_digests": data.dev_digests,
-            "files": files_of(settings),
+            "files": files_read,
         },
         "model": {"name": settings.model, "digest": session.base_digest, "head": session.model.head},
         "training": {
