@@ -38,7 +38,7 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     method: str = Field("smp", description="pruning method, see `smp methods`")
-    task: str = Field(description="task, see `smp tasks`, or a csv, tsv, jsonl or parquet file")
+    task: str = Field(description="task, see `smp tasks`, or a csv, tsv, jsonl, parquet or SQuAD json file")
     model: str = Field("minilm", description="base model: minilm, a Hugging Face id, or a folder")
     sparsity: float = Field(DEFAULT_SPARSITY, ge=0, lt=1, description="fraction of the prunable weights to prune")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of all randomness")
@@ -47,6 +47,9 @@ class RunSettings(BaseModel):
     batch_size: int = Field(32, ge=1, le=65_536, description="training examples a step")
     max_length: int | None = Field(
         None, ge=4, le=1_000_000, description="tokens an example is cut to (default: the task's)"
+    )
+    stride: int | None = Field(
+        None, ge=0, description="tokens that windows of a long context share, in a span task (default: the task's)"
     )
     head: Literal["auto", "words", "prototype", "classifier"] = Field(
         "auto", description="how labels are read: words (MLM head), prototype, classifier; auto: words or prototype"
@@ -161,6 +164,10 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner]) -> Setti
         updates["epochs"] = 3.0
     if run.max_length is None:
         updates["max_length"] = task.max_length
+    if run.stride is None:
+        updates["stride"] = task.stride
+    elif task.kind != "span":
+        raise UserError(f"setting 'stride' is for span tasks such as squad; task '{task.name}' is a {task.kind}")
     updates |= _absolute_places(run, task)
     try:
         method = TypeAdapter(pruner.Settings).validate_python(

@@ -255,3 +255,28 @@ def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Sentiment:
         ]
         csv.writer(file).writerows([("text", "score"), *((text, f"{score + 0.5}") for text, score in scored)])
     return found
+
+
+@pytest.fixture(scope="session")
+def quiz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of SQuAD's format: 30 contexts of 12 to 45 words, of each the good and the bad words are asked for."""
+    draw = random.Random(11)
+    articles = []
+    for number in range(30):
+        words = draw.choices(NEUTRAL, k=draw.randint(10, 40))
+        good, bad = (" ".join(draw.choices(kind, k=draw.randint(1, 3))) for kind in (POSITIVE, NEGATIVE))
+        first, second = sorted(draw.sample(range(len(words)), 2))
+        context = " ".join([*words[:first], good, *words[first:second], bad, *words[second:]]) + "."
+        asked = [
+            {"id": f"{number}-{name}", "question": f"which one is {name}", "answers": [_marked(context, answer)]}
+            for name, answer in (("good", good), ("bad", bad))
+        ]
+        articles.append({"title": f"t{number}", "paragraphs": [{"context": context, "qas": asked}]})
+    path = tmp_path_factory.mktemp("quiz") / "quiz.json"
+    path.write_text(json.dumps({"version": "1.1", "data": articles}), encoding="utf-8")
+    return path
+
+
+def _marked(context: str, answer: str) -> dict[str, Any]:
+    # No positive or negative word is neutral, so what is found first is what was put there.
+    return {"text": answer, "answer_start": context.index(answer)}

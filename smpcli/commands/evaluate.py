@@ -44,6 +44,8 @@ def evaluate(
     else:
         for name, value in found.metrics.items():
             console.data(f"{name} {value!r}")
+        if found.left_out and not quiet:
+            console.talk(f"not recomputed, as the folder lacks their dev set: {', '.join(found.left_out)}")
         if found.agrees and not quiet:
             console.talk("agrees with result.json to the last digit")
     if not found.agrees:

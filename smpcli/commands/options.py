@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 Task = Annotated[
-    str | None, typer.Option(help="Task (`smp tasks`), or a csv, tsv, jsonl or parquet file, or a task's yaml file.")
+    str | None,
+    typer.Option(help="Task (`smp tasks`), or a csv, tsv, jsonl, parquet or SQuAD json file, or a task's yaml file."),
 ]
 Method = Annotated[str | None, typer.Option(help="Pruning method, see `smp methods`.  [default: smp]")]
 Sparsity = Annotated[
@@ -28,6 +29,9 @@ Seed = Annotated[int | None, typer.Option(help="Seed of all randomness.  [defaul
 Output = Annotated[Path, typer.Option(help="Folder that gets a folder for this run.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of the original data files, instead of the hub.  [default: $SMP_DATA_DIR]")
+]
+DevFile = Annotated[
+    Path | None, typer.Option(help="Rows to evaluate on, beside a --task file of your own.  [default: a tenth of it]")
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training data.")]
 MaxSteps = Annotated[int | None, typer.Option(help="Training steps, instead of --epochs.")]

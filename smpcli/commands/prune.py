@@ -28,6 +28,7 @@ def prune(
     batch_size: options.BatchSize = None,
     output: options.Output = Path("results"),
     data_dir: options.DataDir = None,
+    dev_file: options.DevFile = None,
     device: options.Device = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -49,6 +50,7 @@ def prune(
         "max_steps": max_steps,
         "batch_size": batch_size,
         "data_dir": data_dir,
+        "dev_file": dev_file,
         "device": device,
     }
     # A flag wins over the same key in --set.
@@ -73,6 +75,7 @@ def finetune(
     batch_size: options.BatchSize = None,
     output: options.Output = Path("results"),
     data_dir: options.DataDir = None,
+    dev_file: options.DevFile = None,
     device: options.Device = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,

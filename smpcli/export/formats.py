@@ -16,7 +16,8 @@ FORMATS = {
 }
 
 
-# Largest difference of logits that an export may have, and dev examples that it is measured on.
+# Largest difference of logits that an export may have (of logits above 1: this part of the largest), and dev examples
+# that it is measured on.
 TOLERANCE = 1e-5
 CHECKED_EXAMPLES = 128
 
@@ -75,9 +76,12 @@ def _check_target(target: Path, format: str, overwrite: bool) -> None:
         raise UserError(f"{target} is no export that --overwrite may replace: name another place with --output")
 
 
-def check_difference(difference: float) -> None:
-    """Refuse an export whose logits are not the run's. Raises UserError."""
-    if not difference <= TOLERANCE:
+def check_difference(difference: float, largest: float = 1.0) -> None:
+    """Refuse an export whose logits are not the run's; `largest` of these is what 32 bits are exact to.
+
+    Raises UserError.
+    """
+    if not difference <= TOLERANCE * max(1.0, largest):
         raise UserError(
             f"export refused: its logits differ from the run's by {difference:.2e}, more than {TOLERANCE:g}; "
             "`smp eval` on the run tells whether the run itself is sound"

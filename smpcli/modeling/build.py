@@ -8,6 +8,7 @@ from smpcli.errors import UserError
 from smpcli.modeling.backbone import load_config, load_pretrained, unsupported
 from smpcli.modeling.heads import TaskModel, output_layer, word_ids
 from smpcli.modeling.layers import make_linear
+from smpcli.modeling.spans import SpanModel
 
 if TYPE_CHECKING:
     from smpcli.settings import RunSettings
@@ -52,8 +53,9 @@ def _words_model(
                 f"{settings.model} has no trained language-model head for label words: use --set head=prototype"
             )
         return None
-    names = ["score"] if task.kind == "regression" else labels
-    ids = word_ids(tokenizer, task.words, names, task.name)
+    ids = word_ids(tokenizer, task.words, _outputs(task, labels), task.name)
+    if task.kind == "span":
+        return SpanModel(backbone, "words", set(), ids)
     return TaskModel(backbone, "words", set(), ids, tokenizer.mask_token_id, is_decoder(config))
 
 
@@ -77,29 +79,35 @@ def reads_words(settings: RunSettings, task: Task, config: Any) -> bool:
 
 
 def _sequence_model(settings: RunSettings, task: Task, labels: list[str], tokenizer: Any, config: Any) -> TaskModel:
-    from transformers import AutoModelForSequenceClassification
-
     _name_labels(config, task, labels)
     if is_decoder(config):
         # Its stock class finds the last token by the padding behind it.
         config.pad_token_id = tokenizer.pad_token_id
-    backbone, missing = load_pretrained(AutoModelForSequenceClassification, settings.model, config)
+    backbone, missing = load_pretrained(_stock_class(task), settings.model, config)
     head = "prototype" if settings.head == "auto" else settings.head
     # Prototypes replace the output layer even where the checkpoint brings one.
     name, layer = output_layer(backbone)
     own = missing | {f"{name}.{part}" for part, _ in layer.named_parameters()}
+    if task.kind == "span":
+        return SpanModel(backbone, head, own)
     return TaskModel(backbone, head, own, last=is_decoder(config))
+
+
+def _stock_class(task: Task) -> Any:
+    """The stock class that has a head of its own for this kind of task."""
+    from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+
+    return AutoModelForQuestionAnswering if task.kind == "span" else AutoModelForSequenceClassification
 
 
 def outline(settings: RunSettings, task: Task, config: Any) -> Any:
     """The model of a configuration as a run would load it, without memory for its weights."""
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     words = reads_words(settings, task, config)
     if not words:
         _name_labels(config, task, task.labels)
-    auto_class = _language_class(config) if words else AutoModelForSequenceClassification
+    auto_class = _language_class(config) if words else _stock_class(task)
     try:
         with torch.device("meta"):
             return make_linear(auto_class.from_config(config))
@@ -107,12 +115,18 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
         raise unsupported(config, error) from error
 
 
+def _outputs(task: Task, labels: list[str]) -> list[str]:
+    """What a head's outputs are called; labels: as counted in the data, of a classification."""
+    return labels if labels and task.kind == "classification" else task.outputs
+
+
 def _name_labels(config: Any, task: Task, labels: list[str]) -> None:
-    names = ["score"] if task.kind == "regression" else labels
+    names = _outputs(task, labels)
     config.num_labels = len(names)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
-    config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
+    if task.kind != "span":
+        config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
 
 
 def set_dropout(config: Any, rate: float) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError, one_line
-from smpcli.files import cannot_write, read_yaml, replacing, write_text, write_yaml
+from smpcli.files import cannot_write, read_yaml, replacing, write_json, write_text, write_yaml
 from smpcli.results.masks import read_masks, write_masks
 from smpcli.results.schema import Result, SchemaError, parse_result
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SETTINGS, METRICS, PREDICTIONS = "settings.yaml", "metrics.jsonl", "predictions.jsonl"
+ANSWERS = "predictions.json"
 MASKS, HEAD, WEIGHTS, RESULT = "mask.safetensors", "head.safetensors", "weights.safetensors", "result.json"
 CHECKPOINT = "checkpoint"
 # In the order of clearing: never a result without what it speaks of, and a run to the last.
-_OWN = (RESULT, METRICS, PREDICTIONS, MASKS, HEAD, WEIGHTS, CHECKPOINT, SETTINGS)
+_OWN = (RESULT, METRICS, PREDICTIONS, ANSWERS, MASKS, HEAD, WEIGHTS, CHECKPOINT, SETTINGS)
 _HOW_TO_MAKE = "`smp prune … --output FOLDER` makes one"
 
 
@@ -158,6 +159,10 @@ class RunDir:
         self._write_rows(
             PREDICTIONS, ({"split": split, **row} for split, rows in predictions.items() for row in rows)
         )
+
+    def write_answers(self, answers: Mapping[str, str]) -> None:
+        """Write {question's id: answer}: what SQuAD's official script reads."""
+        write_json(self.path / ANSWERS, dict(answers))
 
     def write_masks(self, masks: Mapping[str, Tensor]) -> None:
         write_masks(self.path / MASKS, masks)

@@ -57,11 +57,19 @@ class MethodInfo(_Block):
     report: dict[str, Any]
 
 
+class FileInfo(_Block):
+    bytes: Count
+    sha256: Name
+
+
 class DataInfo(_Block):
     digest: Name
     origin: str
     train: Count
     dev: dict[str, Count]
+    # Came later than the schema's first version: older runs lack them.
+    dev_digests: dict[str, Name] = {}
+    files: dict[str, FileInfo] = {}
 
 
 class ModelInfo(_Block):

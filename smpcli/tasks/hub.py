@@ -49,7 +49,7 @@ def ways_out(task: Task) -> str:
 def _table(task: Task, name: str, split: Any) -> Table:
     import datasets
 
-    wanted = [column for column in (task.text, task.pair, task.label) if column is not None]
+    wanted = [*task.columns, "id"] if task.kind == "span" else task.columns
     if missing := [column for column in wanted if column not in split.column_names]:
         raise UserError(f"{name} has no column '{missing[0]}'; its columns: {shown(split.column_names)}")
     columns: dict[str, Any] = split.select_columns(wanted)[:]

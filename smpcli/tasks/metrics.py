@@ -1,4 +1,4 @@
-"""GLUE's metrics, by scikit-learn and SciPy; none of them ever comes out as NaN."""
+"""GLUE's metrics, by scikit-learn and SciPy, and SQuAD's, by torchmetrics; none ever comes out as NaN."""
 
 from __future__ import annotations
 
@@ -55,3 +55,22 @@ def _correlation(name: str, guess: np.ndarray, truth: np.ndarray) -> float:
         warnings.simplefilter("ignore")  # SciPy warns of nearly constant input: its value stands, unless it is NaN
         value = (pearsonr if name == "pearson" else spearmanr)(guess.astype(float), truth.astype(float)).statistic
     return float(value) if np.isfinite(value) else 0.0
+
+
+def compute_answers(
+    metrics: list[str], predictions: Sequence[str], answers: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """SQuAD v1.1's metrics, in the order asked for, in [0, 1]: means of each question's best value over its answers.
+
+    f1: of words; exact_match: of the whole text; both after lower-casing and without punctuation, articles and
+    repeated spaces (Rajpurkar et al., 2016, arXiv 1606.05250). Raises `ValueError` for lengths that differ or are 0.
+    """
+    from torchmetrics.functional.text import squad  # heavy, and needed for this kind of task alone
+
+    if len(predictions) != len(answers) or not answers:
+        raise ValueError(f"need as many predictions as answers, at least one: {len(predictions)}, {len(answers)}")
+    found = squad(
+        [{"id": str(row), "prediction_text": text} for row, text in enumerate(predictions)],
+        [{"id": str(row), "answers": {"text": list(texts)}} for row, texts in enumerate(answers)],
+    )
+    return {name: found[name].item() / 100 for name in metrics}

@@ -42,6 +42,12 @@ class Table:
         counted = "" if self.unit == "line" else " (from 0)"
         return f"{self.name}, {self.unit} {self.numbers[row]}{counted}"
 
+    def take(self, rows: list[int]) -> Table:
+        """The same table with some of its rows."""
+        lists = {name: self.values(name) for name in self.columns}
+        columns = {name: [values[row] for row in rows] for name, values in lists.items()}
+        return Table(self.name, columns, [self.numbers[row] for row in rows], self.unit)
+
     def renamed(self, names: dict[str, str]) -> Table:
         """The same table with the columns in `names` called otherwise."""
         columns = {names.get(name, name): values for name, values in self.columns.items()}
@@ -55,8 +61,10 @@ def shown(names: Any, limit: int = 12) -> str:
     return text + (f", … ({len(names)} in all)" if len(names) > limit else "")
 
 
-def read_table(path: Path, *, header: list[str] | None = None) -> Table:
+def read_table(path: Path, *, header: list[str] | None = None, drop_short: bool = False) -> Table:
     """Read a file by what its name ends in; `header` names the columns of a csv or tsv that doesn't.
+
+    drop_short: leave out rows of a csv or tsv with too few columns, instead of refusing the file.
 
     csv: commas, double quotes (RFC 4180, strict). tsv: tabs and no quoting at all, as GLUE's files are.
     jsonl: one object a line. A BOM, CRLF and empty lines at the end are fine. Raises `UserError`.
@@ -64,6 +72,24 @@ def read_table(path: Path, *, header: list[str] | None = None) -> Table:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise UserError(f"can't read {path.name}: a data file ends in {', '.join(FORMATS)}{_advice(suffix)}")
+    if suffix == ".parquet":
+        return _parquet(path, _raw(path))
+    text = read_text(path)
+    if suffix == ".jsonl":
+        return _jsonl(path, text)
+    numbered = _csv_rows(path, text) if suffix == ".csv" else _tsv_rows(text)
+    return _delimited(path, numbered, header, drop_short)
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file without its BOM and the empty lines at its end. Raises `UserError`."""
+    text = _decode(path, _raw(path)).rstrip("\r\n")
+    if not text.strip():
+        raise UserError(f"{path} is empty")
+    return text
+
+
+def _raw(path: Path) -> bytes:
     if not path.is_file():
         raise UserError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
     try:
@@ -72,15 +98,7 @@ def read_table(path: Path, *, header: list[str] | None = None) -> Table:
         raise UserError(f"can't read {path}: {error.strerror or error}") from error
     if not raw.strip():
         raise UserError(f"{path} is empty")
-    if suffix == ".parquet":
-        return _parquet(path, raw)
-    text = _decode(path, raw).rstrip("\r\n")
-    if not text.strip():
-        raise UserError(f"{path} is empty")
-    if suffix == ".jsonl":
-        return _jsonl(path, text)
-    numbered = _csv_rows(path, text) if suffix == ".csv" else _tsv_rows(text)
-    return _delimited(path, numbered, header)
+    return raw
 
 
 def _advice(suffix: str) -> str:
@@ -134,7 +152,7 @@ def _csv_rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _delimited(path: Path, rows: list[tuple[int, list[str]]], header: list[str] | None) -> Table:
+def _delimited(path: Path, rows: list[tuple[int, list[str]]], header: list[str] | None, drop_short: bool) -> Table:
     if header is None:
         header = [name.strip() for name in rows[0][1]]
         rows = rows[1:]
@@ -144,6 +162,8 @@ def _delimited(path: Path, rows: list[tuple[int, list[str]]], header: list[str] 
     if repeated:
         raise UserError(f"{path}: column {shown(sorted(repeated))} is there more than once")
     width = len(header)
+    if drop_short:
+        rows = [(line, row) for line, row in rows if len(row) >= width]
     for line, row in rows:
         if len(row) != width:
             noun = "column" if len(row) == 1 else "columns"

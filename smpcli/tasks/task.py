@@ -13,13 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from smpcli.errors import UserError, one_line, unknown
 from smpcli.files import read_yaml
 from smpcli.paths import RECIPES
-from smpcli.tasks import own
+from smpcli.tasks import own, squad
 from smpcli.tasks.tables import FORMATS, read_table
 
 METRICS = {
     "classification": ("accuracy", "f1", "macro_f1", "matthews"),
     "regression": ("pearson", "spearman"),
+    "span": ("f1", "exact_match"),
 }
+# What a regression and a span task read off the model, in place of classes.
+OUTPUTS = {"regression": ["score"], "span": ["start", "end"]}
 
 
 class Source(BaseModel):
@@ -37,6 +40,7 @@ class Source(BaseModel):
     dev_files: dict[str, str] = {"dev": "dev.tsv"}  # our name of a dev set -> file in the folder
     header: list[str] | None = None  # the columns of files without a header line
     rename: dict[str, str] = {}  # column in the folder's files -> column as the task calls it
+    drop_incomplete: bool = False  # leave out rows that lack columns or text, as the hub's copy of QQP does
 
     file: Path | None = None  # a file of one's own (in a YAML: relative to the YAML)
     dev_file: Path | None = None  # and one to evaluate on; without it a tenth of `file` is kept for that
@@ -58,13 +62,16 @@ class Source(BaseModel):
 
 
 class Task(BaseModel):
-    """A task as its YAML file describes it. `labels[i]` is the name of class i; regression has none."""
+    """A task as its YAML file describes it. `labels[i]` is the name of class i; regression and span have none.
+
+    A span task's `text` is the question, `pair` the context that holds the answer, `label` the answers.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
     title: str
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "span"]
     text: str
     pair: str | None = None
     label: str
@@ -73,6 +80,7 @@ class Task(BaseModel):
     words: dict[str, str] = {}
     metrics: list[str] = Field(min_length=1)
     max_length: int = Field(default=128, ge=4)
+    stride: int | None = Field(default=None, ge=0)  # span: tokens that neighbouring windows of a context share
     train_rows: int | None = Field(default=None, ge=1)
     dev_rows: int | None = Field(default=None, ge=1)
     defaults: dict[str, Any] = {}
@@ -83,15 +91,20 @@ class Task(BaseModel):
         labels = set(self.labels)
         if len({self.text, self.pair, self.label}) < 3:
             raise ValueError("text, pair and label must be different columns")
-        if self.kind == "regression" and (labels or self.label_values):
-            raise ValueError("regression has numbers for labels: leave out labels and label_values")
+        if self.kind != "classification" and (labels or self.label_values):
+            what = "numbers for labels" if self.kind == "regression" else "answers for labels"
+            raise ValueError(f"{self.kind} has {what}: leave out labels and label_values")
+        if (self.kind == "span") != (self.stride is not None):
+            raise ValueError("kind span needs stride, and no other kind has one")
+        if self.kind == "span" and (not self.pair or len(self.dev_sets) > 1):
+            raise ValueError("kind span needs pair (the column of the context), and one dev set")
         if self.kind == "classification" and (len(labels) < 2 or len(labels) < len(self.labels)):
             raise ValueError("labels must name at least two classes, in the order of their ids, each once")
-        if self.kind == "classification" and self.source.score_range:
+        if self.kind != "regression" and self.source.score_range:
             raise ValueError("source.score_range is for regression")
         if strange := sorted(set(self.label_values.values()) - labels):
             raise ValueError(f"label_values: '{strange[0]}' is not one of labels {self.labels}")
-        wanted = {"score"} if self.kind == "regression" else labels
+        wanted = set(self.outputs)
         if self.words and self.words.keys() != wanted:
             raise ValueError(f"words must have one word for each of {sorted(wanted)}")
         if len(set(self.words.values())) < len(self.words):
@@ -100,9 +113,36 @@ class Task(BaseModel):
             if metric not in METRICS[self.kind]:
                 known = ", ".join(METRICS[self.kind])
                 raise ValueError(f"metrics: '{metric}' is none for {self.kind}; known: {known}")
-        if "f1" in self.metrics and len(labels) != 2:
+        if self.kind == "classification" and "f1" in self.metrics and len(labels) != 2:
             raise ValueError("metrics: f1 is that of the second of two labels; take macro_f1 for more")
         return self
+
+    @property
+    def outputs(self) -> list[str]:
+        """What the model's outputs stand for, in order: the classes, "score", or "start" and "end"."""
+        return OUTPUTS.get(self.kind, self.labels)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read: text, second text where there is one, label."""
+        return [column for column in (self.text, self.pair, self.label) if column is not None]
+
+    @property
+    def dev_sets(self) -> list[str]:
+        """Names of the dev sets, the main one first."""
+        if self.source.file or self.source.package:
+            return ["dev"]
+        return list(self.source.dev_splits if self.source.hub else self.source.dev_files)
+
+    @property
+    def metric(self) -> str:
+        """*The* metric, as a result names it: the first one, on the main dev set."""
+        return metric_name(self.metrics[0], self.dev_sets[0])
+
+
+def metric_name(metric: str, dev_set: str) -> str:
+    """A dev set that has a name of its own has it in its metrics: accuracy_matched, accuracy_mismatched."""
+    return metric if dev_set == "dev" else f"{metric}_{dev_set}"
 
 
 def list_tasks() -> list[Task]:
@@ -111,7 +151,7 @@ def list_tasks() -> list[Task]:
 
 
 def find_task(name: str, *, text: str | None = None, pair: str | None = None, label: str | None = None) -> Task:
-    """A built-in task by name, a task YAML by path, or a csv, tsv, jsonl or parquet file as a task.
+    """A built-in task by name, a task YAML by path, or a csv, tsv, jsonl, parquet or (SQuAD) json file as a task.
 
     `text`, `pair` and `label` name the columns of such a data file; without them they are guessed by their usual
     names, and the result's title says what was taken. Its labels are counted: sorted, numbers by value, and numbers
@@ -126,13 +166,17 @@ def find_task(name: str, *, text: str | None = None, pair: str | None = None, la
         raise UserError(f"columns can be named for a data file of your own; task '{name}' has its own columns")
     if name in built_in:
         return load_yaml(built_in[name])
+    if suffix == ".json":
+        return _own_squad(path.absolute())
     if suffix in (".yaml", ".yml"):
         return load_yaml(path.absolute())
     if path.is_dir():
         raise UserError(f"{name} is a folder: --task takes a task's name or a file; a folder goes to --data-dir")
-    if path.is_file() or suffix in (".json", ".txt", ".xlsx", ".gz", ".zip"):
+    if path.is_file() or suffix in (".txt", ".xlsx", ".gz", ".zip"):
         read_table(path)  # says which endings there are
-    raise unknown("task", name, built_in, "`smp tasks` lists them; or give a csv, tsv, jsonl, parquet or yaml file")
+    raise unknown(
+        "task", name, built_in, "`smp tasks` lists them; or give a csv, tsv, jsonl, parquet, json or yaml file"
+    )
 
 
 def _own_file(path: Path, text: str | None, pair: str | None, label: str | None) -> Task:
@@ -150,6 +194,23 @@ def _own_file(path: Path, text: str | None, pair: str | None, label: str | None)
         label=label,
         labels=labels,
         metrics=["accuracy", "macro_f1"] if kind == "classification" else ["pearson", "spearman"],
+        source=Source(file=path),
+    )
+
+
+def _own_squad(path: Path) -> Task:
+    found = len(squad.read_squad(path))
+    return Task(
+        name=path.stem,
+        title=f"{path.name}: {found:,} questions, each with a context that holds the answer",
+        kind="span",
+        text="question",
+        pair="context",
+        label="answers",
+        words={"start": "No", "end": "Yes"},
+        metrics=["f1", "exact_match"],
+        max_length=384,
+        stride=128,
         source=Source(file=path),
     )
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, mse_loss, pad
 
 from smpcli.errors import UserError
+from smpcli.tasks.examples import Examples
 from smpcli.training.batches import Encoded, LengthBuckets, encode
 from smpcli.training.evaluate import EVALUATION_BATCH
 from smpcli.training.objective import Objective, task_objective
@@ -147,6 +148,7 @@ def _in_teachers_words(
         return train_set
     most = positions(teacher.model) or settings.max_length
     length = min(settings.max_length, most)
+    assert isinstance(data.train, Examples)
     return encode(teacher.tokenizer, data.train, length, kind == "regression")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from smpcli.tasks.task import metric_name
 from smpcli.training.batches import Encoded, evaluation_order
+from smpcli.training.spans import EncodedSpans, answers_of
 
 EVALUATION_BATCH = 64
 
@@ -30,12 +33,16 @@ def logits_of(model: nn.Module, encoded: Encoded, device: torch.device, limit: i
     return logits[torch.tensor(order).argsort()]
 
 
+#: Class ids, numbers, or texts of answers, in the order of the examples.
+Predictions = list[int] | list[float] | list[str]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Metrics of the dev set and the prediction of every example, by split."""
 
     metrics: dict[str, float]
-    predictions: dict[str, list[int] | list[float]]
+    predictions: dict[str, Predictions]
 
 
 def predictions_of(logits: Tensor, regression: bool) -> list[int] | list[float]:
@@ -47,13 +54,31 @@ def predictions_of(logits: Tensor, regression: bool) -> list[int] | list[float]:
 def evaluate(
     model: nn.Module, dev: dict[str, Encoded], metrics: list[str], regression: bool, device: torch.device
 ) -> Evaluation:
-    """The task's metrics on each dev split; a second split's names end in its name ("accuracy_mismatched")."""
-    from smpcli.tasks.metrics import compute
+    """The task's metrics on each dev split; those of a split not just called "dev" end in its name."""
+    from smpcli.tasks.metrics import compute, compute_answers
 
     values: dict[str, float] = {}
-    predictions: dict[str, list[int] | list[float]] = {}
-    for index, (split, encoded) in enumerate(dev.items()):
-        predictions[split] = predictions_of(logits_of(model, encoded, device), regression)
-        found = compute(metrics, predictions[split], encoded.labels.tolist())
-        values |= {name if index == 0 else f"{name}_{split}": value for name, value in found.items()}
+    predictions: dict[str, Predictions] = {}
+    for split, encoded in dev.items():
+        if isinstance(encoded, EncodedSpans):
+            answers = answers_of(model, encoded, device)
+            predictions[split], found = answers, compute_answers(metrics, answers, encoded.questions.texts)
+        else:
+            guesses = predictions_of(logits_of(model, encoded, device), regression)
+            predictions[split], found = guesses, compute(metrics, guesses, encoded.labels.tolist())
+        values |= {metric_name(name, split): value for name, value in found.items()}
     return Evaluation(values, predictions)
+
+
+def prediction_rows(encoded: Encoded, predictions: Predictions) -> list[dict[str, Any]]:
+    """What predictions.jsonl says of each example: its label (of a question: all its answers) and the prediction."""
+    if isinstance(encoded, EncodedSpans):
+        asked = encoded.questions
+        return [
+            {"id": name, "label": answers, "prediction": answer}
+            for name, answers, answer in zip(asked.ids, asked.texts, predictions, strict=True)
+        ]
+    return [
+        {"label": label, "prediction": prediction}
+        for label, prediction in zip(encoded.labels.tolist(), predictions, strict=True)
+    ]

@@ -64,7 +64,8 @@ def make_plan(settings: Settings) -> Plan:
     _check_device(settings.device)
     _check_words(settings)
     _check_teacher(settings)
-    steps = count_steps(settings, train) if train is not None else settings.max_steps
+    examples = _windows(settings) if settings.task.kind == "span" else train
+    steps = count_steps(settings, examples) if examples is not None else settings.max_steps
     weights = _count_weights(settings)
     schedule, others = _schedule(settings, steps), _published(settings)
     return Plan(settings.flat(), train, dev, steps, **weights, schedule=schedule, published=others)
@@ -94,6 +95,18 @@ def _published(settings: Settings) -> list[PublishedRow]:
     return [*published(task, None, settings.sparsity, model=model, kd=settings.teacher is not None), *dense]
 
 
+def _windows(settings: Settings) -> int | None:
+    """Windows to train on of a span task's contexts, where data and tokenizer are at hand to count them."""
+    from smpcli.modeling.backbone import load_tokenizer, model_path
+    from smpcli.tasks.data import local_data
+    from smpcli.training.encoding import encode_rows
+
+    data = local_data(settings.task, _path(settings.data_dir), _path(settings.dev_file))
+    if data is None or not Path(model_path(settings.model)).is_dir():
+        return None
+    return len(encode_rows(load_tokenizer(settings.model), data.train, settings))
+
+
 def _check_device(device: str) -> None:
     from smpcli.training.device import make_accelerator
 
@@ -110,7 +123,7 @@ def _check_words(settings: Settings) -> None:
     if not Path(model_path(settings.model)).is_dir():
         return
     if reads_words(settings.run, task, load_config(settings.model, local_only=True)):
-        word_ids(load_tokenizer(settings.model), task.words, task.labels or ["score"], task.name)
+        word_ids(load_tokenizer(settings.model), task.words, task.outputs, task.name)
 
 
 def _check_teacher(settings: Settings) -> None:

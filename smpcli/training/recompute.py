@@ -12,12 +12,13 @@ from smpcli.results.rundir import RunDir
 if TYPE_CHECKING:
     from smpcli.modeling.heads import TaskModel
     from smpcli.settings import Settings
+    from smpcli.tasks.data import DevData
     from smpcli.training.batches import Encoded
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """metrics: computed now; recorded: what result.json says."""
+    """metrics: computed now, of the dev sets that are at hand; recorded: what result.json says."""
 
     path: Path
     metrics: dict[str, float]
@@ -25,8 +26,13 @@ class Recomputed:
 
     @property
     def agrees(self) -> bool:
-        """True when every metric is the recorded one to the last digit."""
-        return self.metrics == self.recorded
+        """True when every metric that was computed is the recorded one to the last digit."""
+        return all(self.recorded.get(name) == value for name, value in self.metrics.items())
+
+    @property
+    def left_out(self) -> list[str]:
+        """Recorded metrics of dev sets that aren't at hand."""
+        return [name for name in self.recorded if name not in self.metrics]
 
 
 @dataclass(frozen=True)
@@ -42,28 +48,65 @@ class Reopened:
 
 
 def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
-    """Load a finished run; the data must be those that it was trained and measured on."""
+    """Load a finished run; the dev data must be those that it was measured on.
+
+    data_dir: folder of the original files; for a run on files of one's own, the folder where they are now.
+    """
     from smpcli.modeling.restore import restore
-    from smpcli.settings import resolve
-    from smpcli.tasks.data import load_data
-    from smpcli.training.batches import encode
+    from smpcli.training.encoding import encode_rows
 
     directory = RunDir.open(path)
-    settings = resolve(flags={**directory.settings, **({"data_dir": str(data_dir)} if data_dir else {})})
-    data = load_data(
-        settings.task,
-        Path(settings.data_dir) if settings.data_dir else None,
-        dev_file=Path(settings.dev_file) if settings.dev_file else None,
-    )
-    if data.digest != directory.result.data.digest:
-        raise UserError(
-            f"the data of '{settings.task.name}' ({data.origin}) differ from those of {path} "
-            f"({directory.result.data.origin}): name the right folder with --data-dir"
-        )
+    settings, data = _settings_and_data(directory, data_dir)
     model, tokenizer = restore(directory, settings, data.labels)
-    regression = settings.task.kind == "regression"
-    dev = {split: encode(tokenizer, part, settings.max_length, regression) for split, part in data.dev.items()}
+    dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
     return Reopened(directory, settings, data.labels, model, tokenizer, dev)
+
+
+def _settings_and_data(directory: RunDir, data_dir: Path | None) -> tuple[Settings, DevData]:
+    """A run's settings and dev data. Raises `UserError` that names what has moved or changed since."""
+    from smpcli.results import sources
+    from smpcli.settings import resolve
+    from smpcli.tasks.data import load_dev
+
+    recorded = directory.result.data
+    flags = dict(directory.settings)
+    files = recorded.files
+    if files and data_dir:
+        moved = {name: str(data_dir.absolute() / Path(name).name) for name in files}
+        files = {moved[name]: state for name, state in files.items()}
+        flags |= {key: moved[flags[key]] for key in ("task", "dev_file") if flags.get(key) in moved}
+    elif data_dir:
+        flags["data_dir"] = str(data_dir)
+    gone, changed = sources.changes(files)
+    if gone:
+        raise UserError(
+            f"{gone[0]}, which {directory.path} was made from, is gone: put it back, or name the folder where it is "
+            "now with --data-dir"
+        )
+    try:
+        settings = resolve(flags=flags)
+        data = load_dev(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
+    except UserError as error:
+        raise _changed(changed[0], directory) if changed else error from None
+    if data.digest != recorded.digest if data.digest else not data.digests.items() <= recorded.dev_digests.items():
+        if changed:
+            raise _changed(changed[0], directory)
+        raise UserError(
+            f"the data of '{settings.task.name}' ({data.origin}) differ from those of {directory.path} "
+            f"({recorded.origin}): name the right folder with --data-dir"
+        )
+    return settings, data
+
+
+def _changed(file: str, directory: RunDir) -> UserError:
+    return UserError(
+        f"{file} has changed since {directory.path} was made from it: restore what it held, or name a folder that "
+        "holds it as it was with --data-dir"
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None
 
 
 def recompute(path: Path, data_dir: Path | None = None) -> Recomputed:

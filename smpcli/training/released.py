@@ -34,9 +34,9 @@ def evaluate_mask(file: Path, model: str, task: str, data_dir: Path | None = Non
     from smpcli.modeling.layers import find_prunable
     from smpcli.modeling.restore import apply_masks
     from smpcli.results.npy import read_npy
-    from smpcli.tasks.data import load_data
-    from smpcli.training.batches import encode
+    from smpcli.tasks.data import load_dev
     from smpcli.training.device import make_accelerator
+    from smpcli.training.encoding import encode_rows
     from smpcli.training.evaluate import evaluate
 
     if not settings.task.words:
@@ -44,13 +44,13 @@ def evaluate_mask(file: Path, model: str, task: str, data_dir: Path | None = Non
     config = load_config(settings.model)
     matrices = find_prunable(outline(settings.run, settings.task, config), config)
     masks = read_npy(file, {matrix.name: tuple(matrix.module.weight.shape) for matrix in matrices})
-    data = load_data(settings.task, Path(settings.data_dir) if settings.data_dir else None)
+    data = load_dev(settings.task, Path(settings.data_dir) if settings.data_dir else None)
     tokenizer = load_tokenizer(settings.model)
     where = make_accelerator(settings.device).device
     pruned = build_model(settings.run, settings.task, data.labels, tokenizer)
     apply_masks(pruned, masks, file)
     regression = settings.task.kind == "regression"
-    dev = {split: encode(tokenizer, part, settings.max_length, regression) for split, part in data.dev.items()}
+    dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
     found = evaluate(pruned.to(where).eval(), dev, settings.task.metrics, regression, torch.device(where))
     kept = sum(int(mask.sum()) for mask in masks.values())
     return Released(file, found.metrics, kept, sum(mask.numel() for mask in masks.values()))

@@ -51,6 +51,7 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     from accelerate.utils import set_seed
 
     from smpcli.results.rundir import RunDir
+    from smpcli.results.sources import files_of
     from smpcli.tasks.data import load_data
     from smpcli.training.device import make_accelerator, resolve_precision
     from smpcli.training.session import prepare
@@ -59,6 +60,8 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     settings = settings.replace(precision=resolve_precision(settings.precision, accelerator.device))
     RunDir.refuse_finished(output / run_id(settings), overwrite)
     data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
+    # Now, as they may be gone when the run ends.
+    files = files_of(settings)
     progress.phase("model")
     set_seed(settings.seed)
     session = prepare(settings, data, accelerator, progress.phase)
@@ -76,7 +79,7 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     summary = session.train(on_step)
     progress.phase("saving")
     _save(session, summary, directory)
-    directory.write_result(_result(session, summary, data, directory, started))
+    directory.write_result(_result(session, summary, data, files, directory, started))
     progress.phase("done")
     return directory
 
@@ -88,6 +91,7 @@ def _path(text: str | None) -> Path | None:
 def _save(session: Session, summary: Summary, directory: RunDir) -> None:
     """Masks, the task's own head, trained weights, and the prediction of every dev example."""
     from smpcli.modeling.restore import head_tensors, trained_tensors
+    from smpcli.training.evaluate import prediction_rows
 
     if session.layers:
         directory.write_masks({layer.name: layer.mask.cpu() for layer in session.layers})
@@ -100,27 +104,25 @@ def _save(session: Session, summary: Summary, directory: RunDir) -> None:
     ):
         if tensors:
             directory.write_tensors(name, tensors)
-    directory.write_predictions(
-        {
-            split: [
-                {"label": label, "prediction": prediction}
-                for label, prediction in zip(
-                    session.dev[split].labels.tolist(), summary.evaluation.predictions[split], strict=True
-                )
-            ]
-            for split in session.dev
-        }
-    )
+    rows = {split: prediction_rows(dev, summary.evaluation.predictions[split]) for split, dev in session.dev.items()}
+    directory.write_predictions(rows)
+    if session.settings.task.kind == "span":
+        directory.write_answers({row["id"]: row["prediction"] for found in rows.values() for row in found})
 
 
 def _result(
-    session: Session, summary: Summary, data: TaskData, directory: RunDir, started: datetime
+    session: Session,
+    summary: Summary,
+    data: TaskData,
+    files_read: dict[str, dict[str, Any]],
+    directory: RunDir,
+    started: datetime,
 ) -> dict[str, Any]:
     from pruners.masking import kept
     from smpcli.results.rundir import digest
 
     settings = session.settings
-    metric = settings.task.metrics[0]
+    metric = settings.task.metric
     count = kept(session.layers) if session.layers else session.prunable
     files = directory.sizes()
     return {
@@ -154,6 +156,8 @@ def _result(
             "origin": data.origin,
             "train": len(data.train),
             "dev": {split: len(examples) for split, examples in data.dev.items()},
+            "dev_digests": data.dev_digests,
+            "files": files_read,
         },
         "model": {"name": settings.model, "digest": session.base_digest, "head": session.model.head},
         "training": {

@@ -18,8 +18,10 @@ from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
 from smpcli.modeling.layers import masked_layers, positions
-from smpcli.training.batches import Encoded, encode, training_loader
+from smpcli.modeling.spans import SpanModel, set_span_prototypes
+from smpcli.training.batches import Encoded, training_loader
 from smpcli.training.distillation import distil
+from smpcli.training.encoding import encode_rows
 from smpcli.training.evaluate import Evaluation, evaluate
 from smpcli.training.loop import Step, Summary, train
 from smpcli.training.objective import Objective, task_objective
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 # Examples that prototypes are made of, and batches of them that input statistics are taken from.
 PROTOTYPE_EXAMPLES = 2048
+PROTOTYPE_WINDOWS = 512  # a window has some hundred tokens to learn from
 STATISTICS_BATCHES = 10
 SETUP_BATCH = 64
 
@@ -96,10 +99,9 @@ def prepare(
     """Tokenise, load the model, make its head, find the prunable layers, attach the method to them, ask a teacher."""
     if settings.teacher:
         check_teacher(settings)
-    regression = settings.task.kind == "regression"
     tokenizer = load_tokenizer(settings.model)
-    train_set = encode(tokenizer, data.train, settings.max_length, regression)
-    dev = {split: encode(tokenizer, part, settings.max_length, regression) for split, part in data.dev.items()}
+    train_set = encode_rows(tokenizer, data.train, settings)
+    dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
     session = assemble(settings, data.labels, tokenizer, train_set, dev, accelerator)
     if settings.teacher:
         phase("teacher")
@@ -128,7 +130,10 @@ def assemble(
     base_digest = model.base_digest()
     setup = list(_setup_batches(train_set, settings.seed, device))
     if model.head == "prototype":
-        set_prototypes(model, setup, settings.head_scale)
+        if isinstance(model, SpanModel):
+            set_span_prototypes(model, setup, settings.head_scale)
+        else:
+            set_prototypes(model, setup, settings.head_scale)
     pruner = settings.pruner(settings.method)
     layers = masked_layers(model.backbone, model.config)
     prunable = sum(layer.weight.numel() for layer in layers)
@@ -166,8 +171,9 @@ def _check_length(model: TaskModel, sets: list[Encoded]) -> None:
 def _setup_batches(train_set: Encoded, seed: int, device: torch.device) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Random training examples by length, for prototypes and input statistics."""
     order = np.random.default_rng([seed, 1]).permutation(len(train_set))
-    chosen = order[:PROTOTYPE_EXAMPLES]
-    if not train_set.labels.is_floating_point():
+    spans = train_set.labels.ndim > 1
+    chosen = order[: PROTOTYPE_WINDOWS if spans else PROTOTYPE_EXAMPLES]
+    if not spans and not train_set.labels.is_floating_point():
         # A rare class must be among them, as it needs a prototype.
         classes = train_set.labels.numpy()[order]
         rare = np.concatenate([np.flatnonzero(classes == label)[:SETUP_BATCH] for label in np.unique(classes)])

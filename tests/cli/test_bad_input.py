@@ -43,7 +43,11 @@ CASES = [
     case(f"prune {OWN} --method zebra", "known: dense, magnitude, movement, smp, soft-movement"),
     case(f"prune {OWN} --method SMP", "did you mean 'smp'?"),
     case(f"prune --task sst-2 {BERT}", "unknown task 'sst-2'", "did you mean 'sst2'?", "`smp tasks`"),
-    case(f"prune --task zebra {BERT}", "known: cola, movies, mrpc, rte, sst2, stsb", "csv"),
+    case(
+        f"prune --task zebra {BERT}",
+        "known: cola, mnli, movies, mrpc, qnli, qqp, rte, squad, sst2, stsb, wnli",
+        "csv",
+    ),
     case(f"prune {BERT}", "--task", "`smp tasks`"),
     case(f"prune {OWN} --recipe smp-papr", "unknown recipe", "did you mean 'smp-paper'?", "`smp recipes`"),
     case(f"prune {OWN} --recipe {{bad}}", "`smp recipes`", ".yaml"),

@@ -2,13 +2,15 @@
 
 import math
 import random
+import re
+import string
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smpcli.errors import UserError
-from smpcli.tasks.metrics import compute
+from smpcli.tasks.metrics import compute, compute_answers
 
 
 def plain_pearson(x: list[float], y: list[float]) -> float:
@@ -87,3 +89,59 @@ def test_faults_of_the_caller() -> None:
         compute(["accuracy"], [], [])
     with pytest.raises(ValueError, match="no metric"):
         compute(["bleu"], [1], [1])
+
+
+def words(text: str) -> list[str]:
+    """The words that SQuAD's official script compares: lower case, no punctuation, no articles."""
+    text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", text).split()
+
+
+def word_f1(guess: list[str], truth: list[str]) -> float:
+    left = list(truth)
+    same = 0
+    for word in guess:
+        if word in left:
+            left.remove(word)
+            same += 1
+    return 2 * same / (len(guess) + len(truth)) if same else 0.0
+
+
+ANSWERS = [
+    ("The Denver Broncos!", ["Denver Broncos", "Broncos"]),
+    ("the  cat, a cat", ["cat cat dog", "cat"]),
+    ("in 1976", ["1976", "the year 1976"]),
+    ("nothing", ["something else"]),
+    ("", ["Paris"]),
+    ("theatre an hour", ["theatre hour", "An Hour"]),
+    ("Zürich\u2014Bern", ["Zürich", "zürich\u2014bern"]),
+]
+
+
+def test_squad_metrics_are_the_official_script_s() -> None:
+    exact = [float(max(words(guess) == words(truth) for truth in truths)) for guess, truths in ANSWERS]
+    f1 = [max(word_f1(words(guess), words(truth)) for truth in truths) for guess, truths in ANSWERS]
+    # By hand: the first, the sixth and the last match whole.
+    assert exact == [1, 0, 0, 0, 0, 1, 1]
+    assert f1[1:4] == [pytest.approx(4 / 5), pytest.approx(2 / 3), 0]
+    found = compute_answers(["f1", "exact_match"], *map(list, zip(*ANSWERS, strict=True)))
+    assert list(found) == ["f1", "exact_match"]
+    assert found == pytest.approx({"f1": sum(f1) / 7, "exact_match": sum(exact) / 7}, rel=1e-6)
+
+
+@given(
+    st.lists(st.tuples(st.text("ab the.,", max_size=12), st.text("ab the.,", min_size=1, max_size=12)), min_size=1)
+)
+def test_squad_metrics_of_any_text(pairs: list[tuple[str, str]]) -> None:
+    pairs = [(guess, truth) for guess, truth in pairs if words(truth)] or [("a", "b")]
+    found = compute_answers(["exact_match", "f1"], [guess for guess, _ in pairs], [[truth] for _, truth in pairs])
+    exact = [words(guess) == words(truth) for guess, truth in pairs]
+    f1 = [word_f1(words(guess), words(truth)) for guess, truth in pairs]
+    assert found == pytest.approx({"exact_match": sum(exact) / len(pairs), "f1": sum(f1) / len(pairs)}, abs=1e-6)
+
+
+def test_squad_metrics_want_as_many_predictions_as_questions() -> None:
+    with pytest.raises(ValueError, match="as many predictions"):
+        compute_answers(["f1"], ["a"], [["a"], ["b"]])
+    with pytest.raises(ValueError, match="at least one"):
+        compute_answers(["f1"], [], [])

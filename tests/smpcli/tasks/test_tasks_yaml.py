@@ -33,24 +33,37 @@ def write(folder: Path, **changes: object) -> Path:
 
 def test_built_in_tasks() -> None:
     tasks = {task.name: task for task in list_tasks()}
-    assert sorted(tasks) == ["cola", "movies", "mrpc", "rte", "sst2", "stsb"]
-    assert {name: task.metrics[0] for name, task in tasks.items()} == {
-        "cola": "matthews",
-        "movies": "accuracy",
-        "mrpc": "accuracy",
-        "rte": "accuracy",
-        "sst2": "accuracy",
-        "stsb": "pearson",
+    assert sorted(tasks) == sorted("cola mnli movies mrpc qnli qqp rte squad sst2 stsb wnli".split())
+    # GLUE's own metrics: https://gluebenchmark.com/tasks
+    assert {name: task.metrics for name, task in tasks.items()} == {
+        "cola": ["matthews"],
+        "mnli": ["accuracy"],
+        "movies": ["accuracy"],
+        "mrpc": ["accuracy", "f1"],
+        "qnli": ["accuracy"],
+        "qqp": ["accuracy", "f1"],
+        "rte": ["accuracy"],
+        "squad": ["f1", "exact_match"],
+        "sst2": ["accuracy"],
+        "stsb": ["pearson", "spearman"],
+        "wnli": ["accuracy"],
     }
     # ids as on the hub, words as the paper's section 4.2 has them
     by_id = {name: [task.words[label] for label in task.labels] for name, task in tasks.items() if task.labels}
     assert by_id == {
         "cola": ["incorrect", "correct"],
+        "mnli": ["Yes", "Maybe", "No"],
         "movies": ["terrible", "great"],
         "mrpc": ["No", "Yes"],
+        "qnli": ["Yes", "No"],
+        "qqp": ["No", "Yes"],
         "rte": ["Yes", "No"],
         "sst2": ["terrible", "great"],
+        "wnli": ["No", "Yes"],
     }
+    assert tasks["mnli"].labels == ["entailment", "neutral", "contradiction"]
+    assert tasks["squad"].words == {"start": "No", "end": "Yes"}
+    assert (tasks["squad"].max_length, tasks["squad"].stride) == (384, 128)
     assert tasks["stsb"].words == {"score": "Yes"}
     assert tasks["rte"].labels == ["entailment", "not_entailment"]
 
@@ -75,11 +88,16 @@ def test_listing_imports_nothing_heavy() -> None:
 def test_a_dry_run_knows_the_sizes_without_data() -> None:
     assert {task.name: dry_run_sizes(task, None) for task in list_tasks()} == {
         "cola": (8551, 1043),
+        "mnli": (392702, 9815 + 9832),
         "movies": (9039, 1031),
         "mrpc": (3668, 408),
+        "qnli": (104743, 5463),
+        "qqp": (363846, 40430),
         "rte": (2490, 277),
+        "squad": (87599, 10570),
         "sst2": (67349, 872),
         "stsb": (5749, 1500),
+        "wnli": (635, 71),
     }
 
 
@@ -176,7 +194,7 @@ def test_broken_yaml_is_named_with_the_line(tmp_path: Path) -> None:
         ("sst3", "unknown task 'sst3'; did you mean 'sst2'? (`smp tasks` lists them"),
         ("none.csv", "there is no file"),
         ("none.yaml", "there is no file"),
-        ("data.json", "one object a line, as .jsonl"),
+        ("data.json", "there is no file"),
         (".", "--task takes a task's name or a file"),
         ("", "--task takes a task's name or a file"),
     ],

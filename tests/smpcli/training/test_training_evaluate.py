@@ -55,8 +55,8 @@ def test_each_split_has_its_metrics_and_predictions(pico: Any, sentiment: Any, m
     splits = {"matched": slice(0, 30), "mismatched": slice(30, 70)}
     dev = {name: encoded(pico, sentiment, rows) for name, rows in splits.items()}
     found = evaluate(model, dev, ["accuracy", "f1"], False, CPU)
-    assert list(found.metrics) == ["accuracy", "f1", "accuracy_mismatched", "f1_mismatched"]
-    for name, suffix in (("matched", ""), ("mismatched", "_mismatched")):
+    assert list(found.metrics) == ["accuracy_matched", "f1_matched", "accuracy_mismatched", "f1_mismatched"]
+    for name, suffix in (("matched", "_matched"), ("mismatched", "_mismatched")):
         predictions, labels = found.predictions[name], dev[name].labels.tolist()
         right = sum(guess == label for guess, label in zip(predictions, labels, strict=True))
         assert found.metrics[f"accuracy{suffix}"] == right / len(labels)

@@ -1,0 +1,108 @@
+"""Rows of texts with class ids or numbers, checked one by one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smpcli.errors import UserError, one_line
+from smpcli.tasks import own
+from smpcli.tasks.tables import Table, shown
+from smpcli.tasks.task import Task
+
+FLOAT32_MAX = 3.4028234663852886e38
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Parallel lists, one entry a row. `labels`: class ids (int), or numbers (float) in a regression."""
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: list[int] | list[float]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: list[int]) -> Examples:
+        """Some of the rows."""
+        labels: list[Any] = [self.labels[row] for row in rows]
+        pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
+        return Examples([self.texts[row] for row in rows], pairs, labels)
+
+    def split_keys(self) -> list[bytes]:
+        """A hash of each row's texts: repeats, in other case or spacing too, stay on one side of a split."""
+        return [
+            hashlib.sha256(" ".join(f"{text}\t{pair}".casefold().split()).encode()).digest()
+            for text, pair in zip(self.texts, self.pairs or [""] * len(self), strict=True)
+        ]
+
+    def canonical(self, labels: list[str]) -> Iterator[Any]:
+        """Each row as JSON takes it, for the digest of the data; labels by name."""
+        pairs: Sequence[str | None] = self.pairs or [None] * len(self)
+        for text, pair, label in zip(self.texts, pairs, self.labels, strict=True):
+            yield [text, pair, labels[int(label)] if labels else label]
+
+
+def read_examples(task: Task, table: Table) -> Examples:
+    """A table's texts and labels, checked one by one. Raises `UserError` with the row's place."""
+    if task.source.drop_incomplete:
+        table = _complete(table, task.columns[:-1])
+    texts = _texts(table, task.text)
+    pairs = _texts(table, task.pair) if task.pair else None
+    values = table.values(task.label)
+    if task.kind == "regression":
+        return Examples(texts, pairs, [_number(task, table, row, value) for row, value in enumerate(values)])
+    ids = {name: i for i, name in enumerate(task.labels)}
+    known = ids | {spelt: ids[name] for spelt, name in task.label_values.items()}
+    labels: list[int] = []
+    for row, value in enumerate(values):
+        # most rows are spelt as the task says; the slow way names what is wrong with the others
+        label = known.get(value) if isinstance(value, str) else None
+        if label is None:
+            spelt = own.label_at(table, task.label, row, value)
+            label = known.get(spelt)
+            if label is None:
+                raise _unknown_label(table, row, spelt, known)
+        labels.append(label)
+    return Examples(texts, pairs, labels)
+
+
+def _complete(table: Table, columns: list[str]) -> Table:
+    """The rows that have a text in each of these columns."""
+    texts = zip(*(table.values(column) for column in columns), strict=True)
+    whole = [row for row, found in enumerate(texts) if all(isinstance(text, str) and text.strip() for text in found)]
+    return table.take(whole)
+
+
+def _unknown_label(table: Table, row: int, spelt: str, known: dict[str, int]) -> UserError:
+    note = " (-1 marks rows without a label, as in GLUE's test sets)" if spelt == "-1" else ""
+    return UserError(f"{table.place(row)}: unknown label '{one_line(spelt, 60)}'{note}; known: {shown(known, 20)}")
+
+
+def _texts(table: Table, column: str) -> list[str]:
+    texts = []
+    for row, value in enumerate(table.values(column)):
+        if value is not None and not isinstance(value, str):
+            kind = type(value).__name__
+            raise UserError(f"{table.place(row)}: '{column}' must be text, not {kind} ({one_line(str(value), 40)})")
+        text = value.strip() if value else ""
+        if not text:
+            raise UserError(f"{table.place(row)}: no text in '{column}'")
+        texts.append(text)
+    return texts
+
+
+def _number(task: Task, table: Table, row: int, value: Any) -> float:
+    spelt = own.label_at(table, task.label, row, value)
+    number = own.number(spelt)
+    if number is None or not math.isfinite(number) or abs(number) > FLOAT32_MAX:
+        raise UserError(f"{table.place(row)}: the label '{one_line(spelt, 60)}' is no finite number")
+    if task.source.score_range:
+        low, high = task.source.score_range
+        if not low <= number <= high:
+            raise UserError(f"{table.place(row)}: the label {spelt} lies outside {low:g} to {high:g}")
+    return number

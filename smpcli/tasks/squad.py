@@ -1,0 +1,148 @@
+"""Questions on a context that holds the answer: SQuAD's JSON format, read and checked (Rajpurkar et al., 2016)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from smpcli.errors import UserError, one_line
+from smpcli.tasks.tables import Table, read_text
+
+COLUMNS = ("id", "question", "context", "answers")
+
+
+class Answer(NamedTuple):
+    """An answer as people marked it; `start` counts characters of the context."""
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Parallel lists, one entry a question. Every question has at least one answer; the first one is trained on."""
+
+    ids: list[str]
+    questions: list[str]
+    contexts: list[str]
+    answers: list[list[Answer]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The answers' texts, of each question all of them."""
+        return [[answer.text for answer in answers] for answers in self.answers]
+
+    def take(self, rows: list[int]) -> Questions:
+        """Some of the questions."""
+        return Questions(
+            [self.ids[row] for row in rows],
+            [self.questions[row] for row in rows],
+            [self.contexts[row] for row in rows],
+            [self.answers[row] for row in rows],
+        )
+
+    def split_keys(self) -> list[bytes]:
+        """A hash of each question's context: all questions on a context stay on one side of a split."""
+        return [hashlib.sha256(" ".join(text.casefold().split()).encode()).digest() for text in self.contexts]
+
+    def canonical(self, labels: list[str]) -> Iterator[Any]:
+        """Each row as JSON takes it, for the digest of the data. `labels` is empty: answers are no classes."""
+        for row in zip(self.ids, self.questions, self.contexts, self.answers, strict=True):
+            yield list(row)
+
+
+def read_squad(path: Path) -> Table:
+    """A file of SQuAD's JSON format as a table with the hub's columns: id, question, context, answers.
+
+    {"data": [{"paragraphs": [{"context": …, "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}
+    Raises `UserError`, with the place in the file where there is one.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        lines = "; a file of one object a line ends in .jsonl" if error.msg == "Extra data" else ""
+        raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}){lines}") from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{path}: broken JSON ({one_line(str(error), 80)})") from None
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    place = ""
+    try:
+        for i, article in enumerate(content["data"]):
+            for j, paragraph in enumerate(article["paragraphs"]):
+                place = f", article {i}, paragraph {j} (from 0)"
+                for entry in paragraph["qas"]:
+                    columns["context"].append(paragraph["context"])
+                    columns["id"].append(entry["id"])
+                    columns["question"].append(entry["question"])
+                    answers = entry["answers"]
+                    columns["answers"].append(
+                        {key: [answer[key] for answer in answers] for key in ("text", "answer_start")}
+                    )
+    except (KeyError, TypeError, IndexError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else "a list or an object is missing"
+        raise UserError(
+            f"{path.name}{place} isn't in SQuAD's format ({what}): data, paragraphs, context and qas (id, question, "
+            "answers with text and answer_start) are needed; save rows of texts and labels as .jsonl"
+        ) from None
+    if not columns["id"]:
+        raise UserError(f"{path} holds no question")
+    return Table(path.name, columns, range(len(columns["id"])), "question")
+
+
+def read_questions(table: Table, names: list[str]) -> Questions:
+    """A table's rows, checked one by one. names: the columns of question, context and answers; ids are in "id".
+
+    Raises `UserError` with the row's place.
+    """
+    question, context, answers = names
+    found = Questions([], [], [], [])
+    seen: set[str] = set()
+    parts = (table.values(name) for name in ("id", question, context, answers))
+    for row, (name, asked, passage, marked) in enumerate(zip(*parts, strict=True)):
+        place = table.place(row)
+        for what, value in (("id", name), (question, asked), (context, passage)):
+            if not isinstance(value, str) or not value.strip():
+                raise UserError(f"{place}: no text in '{what}'")
+        if name in seen:
+            raise UserError(f"{place}: the id '{one_line(name, 60)}' is there more than once")
+        seen.add(name)
+        found.ids.append(name)
+        found.questions.append(asked.strip())
+        found.contexts.append(passage)
+        found.answers.append(_answers(place, passage, marked))
+    return found
+
+
+def _answers(place: str, context: str, marked: Any) -> list[Answer]:
+    texts, starts = (marked or {}).get("text", []), (marked or {}).get("answer_start", [])
+    if not texts:
+        raise UserError(f"{place}: no answer; questions without one (SQuAD 2.0) can't be learned: leave them out")
+    for text, start in zip(texts, starts, strict=True):
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{place}: an answer without text")
+        if not isinstance(start, int) or isinstance(start, bool):
+            raise UserError(f"{place}: answer_start must be a whole number, not {one_line(repr(start), 40)}")
+    answers = [Answer(text, start) for text, start in zip(texts, starts, strict=True)]
+    # The first one is trained on, so it must be where it is said to be.
+    return [_placed(place, context, answers[0]), *answers[1:]]
+
+
+def _placed(place: str, context: str, answer: Answer) -> Answer:
+    """The answer, moved to the nearest place where its text is, if that isn't `start`."""
+    text = answer.text
+    if answer.start >= 0 and context.startswith(text, answer.start):
+        return answer
+    before = context.rfind(text, 0, max(0, answer.start) + len(text))
+    after = context.find(text, max(0, answer.start))
+    places = [found for found in (before, after) if found >= 0]
+    if not places:
+        raise UserError(f"{place}: its context doesn't hold the answer '{one_line(text, 80)}'")
+    return Answer(text, min(places, key=lambda found: abs(found - answer.start)))
