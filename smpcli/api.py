@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,11 +92,30 @@ def evaluate(run: str | Path, *, data_dir: str | Path | None = None) -> Recomput
     return recompute(Path(run), Path(data_dir) if data_dir else None)
 
 
-def compare(*paths: str | Path) -> Comparison:
-    """Compare the runs under some folders; `.rows`, `.problems`, `.to_frame()`, `.to_csv(path)`."""
+def compare(
+    *paths: str | Path,
+    tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    where: Sequence[str] = (),
+    metric: str | None = None,
+    sort: str | None = None,
+    with_published: bool = False,
+) -> Comparison:
+    """Compare the runs under some folders; `.rows`, `.to_frame()`, `.to_plot(path)`, `.to_html(path)` and more.
+
+    tasks, methods, where (such as "init=zero"), metric, sort: as on the command line. Raises UserError for bad input.
+    """
     from smpcli.results.compare import compare as compare_runs
 
-    return compare_runs(*(Path(path) for path in paths))
+    return compare_runs(
+        *(Path(path) for path in paths),
+        tasks=tasks,
+        methods=methods,
+        where=where,
+        metric=metric,
+        sort=sort,
+        with_published=with_published,
+    )
 
 
 def export(
