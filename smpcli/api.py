@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smpcli.export.formats import Exported
     from smpcli.results.compare import Comparison
+    from smpcli.results.inspection import Inspection
     from smpcli.results.rundir import RunDir
     from smpcli.settings import Settings
     from smpcli.training.plan import Plan
@@ -116,6 +117,14 @@ def compare(
         sort=sort,
         with_published=with_published,
     )
+
+
+def inspect(run: str | Path, other: str | Path | None = None) -> Inspection:
+    """A run's mask by layer and matrix type, what is empty in it, how it moved; with a second run, their overlap."""
+    _quietly()
+    from smpcli.results.inspection import inspect as inspect_runs
+
+    return inspect_runs(Path(run), Path(other) if other is not None else None)
 
 
 def export(

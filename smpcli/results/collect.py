@@ -19,11 +19,12 @@ _NO_SETTINGS = frozenset({"seed", "output", "overwrite", "device", "data_dir", "
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. settings: those that make a row; facts: all that a filter can ask for."""
+    """A finished run. settings: those that make a row; every: all of them; facts: all that a filter can ask for."""
 
     directory: RunDir
     result: Result
     settings: dict[str, str]
+    every: dict[str, str]
     facts: dict[str, str]
     metric: str
 
@@ -68,12 +69,13 @@ def read(path: Path, metric: str | None) -> Run:
     if metric is not None and metric not in result.metrics:
         raise RunError(path, f"has no metric '{metric}' (it has {', '.join(result.metrics)})")
     try:
-        every = run.settings
-        settings = dict(_flat({k: v for k, v in every.items() if str(k) not in _NO_SETTINGS}))
-        known = facts(dict(_flat(result.model_dump(mode="json"))), dict(_flat(every)))
+        given = run.settings
+        every = dict(_flat(given))
+        settings = dict(_flat({k: v for k, v in given.items() if str(k) not in _NO_SETTINGS}))
+        known = facts(dict(_flat(result.model_dump(mode="json"))), every)
     except (TypeError, ValueError, RecursionError) as error:  # YAML can hold itself, JSON can't
         raise RunError(path, f"is damaged: settings.yaml holds more than plain settings ({error})") from None
-    return Run(run, result, settings, known, metric or result.metric)
+    return Run(run, result, settings, every, known, metric or result.metric)
 
 
 def _flat(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -105,7 +105,7 @@ def figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     from matplotlib.figure import Figure
 
     kind = path.suffix.lower().removeprefix(".")
-    look = {
+    look: Any = {
         "font.size": 9,
         "axes.titlesize": 9.5,
         "axes.spines.top": False,
