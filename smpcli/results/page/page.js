@@ -60,7 +60,7 @@
       const made = make("tr", { class: (row.best ? "best " : "") + (row.published ? "published" : "") });
       row.cells.forEach(([, text], column) => {
         if (used[column]) {
-          made.append(make("td", TEXTS.includes(column) ? { class: "text" } : {}, text + (row.best && column === METRIC ? " *" : "")));
+          made.append(make("td", { class: TEXTS.includes(column) ? "text" : column === METRIC ? "metric" : "" }, text + (row.best && column === METRIC ? " *" : "")));
         }
       });
       return made;
