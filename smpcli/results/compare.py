@@ -60,7 +60,7 @@ class Comparison:
                 **{name: getattr(row, name) for name in ("task", "model", "method", "sparsity", "metric")},
                 "remaining": round(1 - row.sparsity, 6),
                 "mean": row.value,
-                "settings": "with KD" if row.kd else "",
+                "settings": f"{row.name}, with KD" if row.kd else row.name,
                 "published": row.source,
             }
             for row in self.published

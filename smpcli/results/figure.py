@@ -54,8 +54,8 @@ def lines_of(rows: list[Row], others: list[PublishedRow] | None = None) -> list[
         line.add(row.remaining, row.mean, row.std)
     for other in others or []:
         about = f"{other.model}, KD" if other.kd else other.model
-        name = plain(f"{other.method}, published ({about})")
-        line = found.setdefault((other.method, about, True), Line(name, other.method, published=True))
+        name = plain(f"{other.name}, published ({about})")
+        line = found.setdefault((other.method, name, True), Line(name, other.method, published=True))
         line.add(1 - other.sparsity, other.value, None)
     for line in found.values():
         order = sorted(range(len(line.xs)), key=line.xs.__getitem__)

@@ -84,7 +84,7 @@ def _cells(row: Row) -> list[str]:
 
 def _published_cells(row: PublishedRow) -> list[str]:
     about = f"{row.model}, KD" if row.kd else row.model
-    shown = [f"{row.method} † ({about})", f"{row.sparsity * 100:.4g} %", f"{(1 - row.sparsity) * 100:.4g} %"]
+    shown = [f"{row.name} † ({about})", f"{row.sparsity * 100:.4g} %", f"{(1 - row.sparsity) * 100:.4g} %"]
     return [*shown, published_value(row), *[""] * (len(_HEADERS) - 4)]
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-# `export --format compact` leaves out what a matrix doesn't read or write from this share of it on.
-WORTH_GATHERING = 0.1
 _ATTENTION = {
     "query": {"query", "query_proj", "q", "q_lin", "q_proj"},
     "key": {"key", "key_proj", "k", "k_lin", "k_proj"},
@@ -177,21 +175,15 @@ def _shrink_attention(masks: dict[str, Mask], heads: int) -> tuple[int, int]:
     merged = (~query & key & in_wanted).reshape(heads, -1).any(1).sum()
     dimensions = int(alive.sum() + merged)
     readers = masks["value"][value_alive], masks["key"][key & in_wanted], masks["query"][alive]
-    inputs = _gathered(np.concatenate(readers).any(0))
+    inputs = int(np.concatenate(readers).any(0).sum())
     output = masks["output"][:, value_alive]
     area = inputs * (2 * dimensions + int(value_alive.sum())) + _narrowed(output, by_columns=False)
     return area, int((~wanted).sum())
 
 
 def _narrowed(mask: Mask, by_columns: bool) -> int:
-    """Elements left when empty columns (rows) of the residual stream's side go, where that pays."""
-    other = int(mask.shape[0 if by_columns else 1])
-    return other * _gathered(mask.any(0 if by_columns else 1))
-
-
-def _gathered(used: Any) -> int:
-    count = int(used.sum())
-    return count if count <= (1 - WORTH_GATHERING) * len(used) else len(used)
+    """Elements left when empty columns (rows) on the residual stream's side go."""
+    return int(mask.shape[0 if by_columns else 1]) * int(mask.any(0 if by_columns else 1).sum())
 
 
 def _filled(mask: Mask) -> int:

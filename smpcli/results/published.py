@@ -10,7 +10,10 @@ SMP_PAPER = "Jiang et al. 2023, arXiv 2210.06210"
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One published figure. value: in the metric's own unit, like ours (0.857, not 85.7); kd: with distillation."""
+    """One published figure. value: in the metric's own unit, like ours (0.857, not 85.7); kd: with distillation.
+
+    name: what the source calls the method, e.g. "SMP-S" for our smp with allocation S.
+    """
 
     task: str
     model: str
@@ -20,6 +23,7 @@ class PublishedRow:
     metric: str
     value: float
     source: str
+    name: str
 
 
 def published(task: str | None = None, method: str | None = None) -> list[PublishedRow]:
@@ -27,6 +31,13 @@ def published(task: str | None = None, method: str | None = None) -> list[Publis
     return [row for row in _all() if task in (None, row.task) and method in (None, row.method)]
 
 
+_NAMES = {
+    "dense": "BERT",
+    "smp": "SMP-S",
+    "soft-movement": "Soft movement",
+    "movement": "Movement",
+    "magnitude": "Magnitude",
+}
 # BERT-base: (method, sparsity, KD) -> MNLI matched accuracy, QQP accuracy, SQuAD F1, in per cent.
 _LARGE = {
     ("dense", 0.0, False): (84.5, 91.4, 88.1),
@@ -60,6 +71,8 @@ def _all() -> Iterator[PublishedRow]:
         for (task, metric), value in zip(
             (("mnli", "accuracy"), ("qqp", "accuracy"), ("squad", "f1")), values, strict=True
         ):
-            yield PublishedRow(task, model, method, sparsity, kd, metric, round(value / 100, 6), SMP_PAPER)
+            yield PublishedRow(
+                task, model, method, sparsity, kd, metric, round(value / 100, 6), SMP_PAPER, _NAMES[method]
+            )
     for (task, metric), value in _GLUE.items():
-        yield PublishedRow(task, model, "smp", 0.2, False, metric, round(value / 100, 6), SMP_PAPER)
+        yield PublishedRow(task, model, "smp", 0.2, False, metric, round(value / 100, 6), SMP_PAPER, _NAMES["smp"])

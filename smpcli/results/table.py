@@ -84,7 +84,7 @@ def _table(rows: list[Row], others: list[PublishedRow], title: str, roomy: bool)
     for other in others:
         value = f"{published_value(other):>{widest + best}}"
         table.add_row(
-            Text(f"† {plain(other.method)}{' + KD' if other.kd else ''}", style="italic"),
+            Text(f"† {plain(other.name)}{' + KD' if other.kd else ''}", style="italic"),
             _percent(other.sparsity),
             _percent(1 - other.sparsity),
             Text(value, style="italic"),

@@ -103,7 +103,7 @@ def _published(row: PublishedRow) -> dict[str, Any]:
         "best": False,
         "published": True,
         "cells": [
-            [row.method, f"† {row.method}"],
+            [row.method, f"† {row.name}"],
             [about, about],
             [row.sparsity, f"{row.sparsity * 100:.4g} %"],
             [1 - row.sparsity, f"{(1 - row.sparsity) * 100:.4g} %"],

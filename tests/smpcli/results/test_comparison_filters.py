@@ -151,12 +151,14 @@ def test_published_figures_are_of_the_shown_tasks_and_marked(study: Path, tmp_pa
 
 def test_published_figures_of_large_tasks() -> None:
     """SMP paper, table 1: SMP-S with KD at 10 %."""
-    values = {
-        task: row.value for task in ("mnli", "qqp", "squad") for row in published(task)
-        if row.method == "smp" and row.sparsity == 0.9 and row.kd and row.model.startswith("bert-base")
-        and row.metric in ("accuracy", "f1")
-    }  # fmt: skip
-    assert values == pytest.approx({"mnli": 0.837, "qqp": 0.91, "squad": 0.872})
+    for task, metric, value in (("mnli", "accuracy", 0.837), ("qqp", "accuracy", 0.91), ("squad", "f1", 0.872)):
+        found = [
+            row.value
+            for row in published(task)
+            if (row.name, row.sparsity, row.kd) == ("SMP-S", 0.9, True) and row.model.startswith("bert-base")
+            and row.metric.startswith(metric)
+        ]  # fmt: skip
+        assert found[0] == pytest.approx(value)
 
 
 def test_values_of_seeds_and_interval_are_in_every_form(study: Path) -> None:

@@ -48,7 +48,7 @@ def test_latex_says_what_the_table_says(study: Comparison) -> None:
     assert all(len(re.split(r"(?<!\\)&", row)) == 10 for row in rows)
     assert r"smp & 90 \% & 10 \% & \textbf{70.00} & 1 & $-$10.00 & $-$" in text
     assert r"movement & 90 \% & 10 \% & 60.00 $\pm$ 14.14 & 2 & $-$20.00 & " in text
-    assert r"smp $\dagger$ (bert-base-uncased)" in text
+    assert r"SMP-S $\dagger$ (bert-base-uncased)" in text
     assert "% † published, not run here: " in text
 
 

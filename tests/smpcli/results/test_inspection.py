@@ -156,15 +156,6 @@ def test_what_compact_would_leave(
     assert (found.neurons.gone, found.neurons.total) == (neurons, INNER)
 
 
-def test_few_dead_dimensions_are_not_worth_gathering() -> None:
-    up = torch.ones(80, 40, dtype=torch.bool)
-    up[:, :3] = False
-    masks = {"b.0.up": up, "b.0.down": torch.ones(40, 80, dtype=torch.bool)}
-    assert compact(masks, None).compact_area == 2 * 3200
-    up[:, 3] = False  # a tenth
-    assert compact(masks, None).compact_area == 3200 + 80 * 36
-
-
 def test_unknown_blocks_count_their_own_rows_and_columns() -> None:
     masks = {f"b.{i}.mix": torch.eye(4, 6, dtype=torch.bool) for i in (0, 1)}
     found = compact(masks, None)
