@@ -15,7 +15,7 @@ def inspect(
     run: options.RunPath,
     other: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", help="A second run of the same model, to see what the two share."),
+        typer.Argument(metavar="OTHER", help="A second run of the same model, to see what the two share."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the heat maps: a png, svg or pdf.")] = None,
     json: options.Json = False,
