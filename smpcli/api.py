@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from smpcli.bench.train import Timed
     from smpcli.export.formats import Exported
     from smpcli.results.compare import Comparison
+    from smpcli.results.inspection import Inspection
     from smpcli.results.rundir import RunDir
     from smpcli.settings import Settings
     from smpcli.training.plan import Plan
@@ -104,11 +105,38 @@ def evaluate_mask(
     return evaluate_released(Path(mask), model, task, Path(data_dir) if data_dir else None, device)
 
 
-def compare(*paths: str | Path) -> Comparison:
-    """Compare the runs under some folders; `.rows`, `.problems`, `.to_frame()`, `.to_csv(path)`."""
+def compare(
+    *paths: str | Path,
+    tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    where: Sequence[str] = (),
+    metric: str | None = None,
+    sort: str | None = None,
+    with_published: bool = False,
+) -> Comparison:
+    """Compare the runs under some folders; `.rows`, `.to_frame()`, `.to_plot(path)`, `.to_html(path)` and more.
+
+    tasks, methods, where (such as "init=zero"), metric, sort: as on the command line. Raises UserError for bad input.
+    """
     from smpcli.results.compare import compare as compare_runs
 
-    return compare_runs(*(Path(path) for path in paths))
+    return compare_runs(
+        *(Path(path) for path in paths),
+        tasks=tasks,
+        methods=methods,
+        where=where,
+        metric=metric,
+        sort=sort,
+        with_published=with_published,
+    )
+
+
+def inspect(run: str | Path, other: str | Path | None = None) -> Inspection:
+    """A run's mask by layer and matrix type, what is empty in it, how it moved; with a second run, their overlap."""
+    _quietly()
+    from smpcli.results.inspection import inspect as inspect_runs
+
+    return inspect_runs(Path(run), Path(other) if other is not None else None)
 
 
 def export(

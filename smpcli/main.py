@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from smpcli import console, errors
-from smpcli.commands import bench, compare, evaluate, export, listings, prune
+from smpcli.commands import bench, compare, evaluate, export, inspect, listings, prune
 
 app = typer.Typer(
     name="smp",
@@ -20,6 +20,7 @@ app.command("prune")(prune.prune)
 app.command("finetune")(prune.finetune)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
 app.add_typer(bench.app, name="bench")
 app.command("methods")(listings.methods)

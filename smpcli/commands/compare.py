@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,24 +11,81 @@ from smpcli import api, console
 from smpcli.commands import options
 from smpcli.results.rundir import is_run
 
+Format = Literal["table", "csv", "json", "markdown", "latex"]
+
 
 def compare(
     paths: Annotated[list[Path], typer.Argument(metavar="FOLDER…", help="Folders that hold runs.")],
+    task: Annotated[list[str] | None, typer.Option(help="Only runs of this task; may be given repeatedly.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only runs of this method; may be repeated.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Only runs with this setting or result, e.g. init=zero, seed=0 or training.steps=400; may be "
+            "repeated: another value of the same key adds runs, another key leaves fewer.",
+        ),
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Another metric than each task's first, e.g. f1.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Order of the rows, e.g. seconds; -mean for the highest first."),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Add published figures of the same tasks, marked as such.")
+    ] = False,
+    format: Annotated[Format, typer.Option(help="What is printed.")] = "table",
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw metric against remaining weights: a png, svg or pdf.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one self-contained page to explore the runs in.")
+    ] = None,
     csv: Annotated[
         Path | None,
         typer.Option(help="Where the CSV goes.  [default: comparison.csv in the first folder, or beside a run]"),
     ] = None,
-    json: options.Json = False,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compare runs: a table in the terminal, and the same as CSV."""
-    found = api.compare(*paths)
+    """Compare runs: a table in the terminal, the same as CSV, a figure, or a page.
+
+    For example: smp compare results/ --method smp --method movement --plot figure.pdf
+    """
+    found = api.compare(
+        *paths,
+        tasks=task or (),
+        methods=method or (),
+        where=where or (),
+        metric=metric,
+        sort=sort,
+        with_published=published,
+    )
     # Not inside a run's own folder, which holds nothing else.
     target = csv or (paths[0].parent if is_run(paths[0]) else paths[0]) / "comparison.csv"
+    written = [target]
+    # What can be refused comes first, so that nothing is half-written.
+    if plot:
+        found.to_plot(plot)
+        written.append(plot)
+    if html:
+        found.to_html(html)
+        written.append(html)
     found.to_csv(target)
-    if json:
-        console.data_json(found.to_json())
-        return
-    console.show(found)
+    match "json" if json else format:
+        case "json":
+            console.data_json(found.to_json())
+            return
+        case "csv":
+            console.data(found.csv_text().rstrip("\n"))
+        case "markdown":
+            console.data(found.to_markdown())
+        case "latex":
+            console.data(found.to_latex())
+        case _:
+            console.show(found)
+    if format != "table":
+        for path, reason in found.problems:
+            console.talk(f"left out: {path}: {reason}")
     if not quiet:
-        console.talk(f"written to {target}")
+        console.talk(f"written to {', '.join(map(str, written))}")

@@ -7,21 +7,21 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from smpcli.results.compare import Comparison, Row, subject
+from smpcli.results.published import PublishedRow
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-_ROOMY = 90  # columns from which two decimals and wider gaps fit
+_ROOMY = 100  # columns from which two decimals, wider gaps and whole intervals fit
 
 
 def render(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     """The tables, then the folders that were left out. `width` is the terminal's, in columns."""
     from rich.text import Text
 
-    for _, group in groupby(comparison.rows, key=subject):
-        rows = list(group)
-        yield _table(rows, _title(rows[0], comparison.rows), roomy=width >= _ROOMY)
+    for title, rows, others in sections(comparison):
+        yield _table(rows, others, title, roomy=width >= _ROOMY)
         yield Text()
     if comparison.problems:
         yield Text(f"Left out ({len(comparison.problems)}):", style="bold yellow")
@@ -29,19 +29,29 @@ def render(comparison: Comparison, width: int) -> Iterator[RenderableType]:
             yield Text(f"  {plain(str(path))}: {plain(reason)}", overflow="fold")
 
 
-def _table(rows: list[Row], title: str, roomy: bool) -> RenderableType:
+def sections(comparison: Comparison) -> Iterator[tuple[str, list[Row], list[PublishedRow]]]:
+    """The tables to make: title, runs, and what others published for the same task and metric."""
+    for _, group in groupby(comparison.rows, key=subject):
+        rows = list(group)
+        about = (rows[0].task, rows[0].metric)
+        others = [row for row in comparison.published if (row.task, row.metric) == about]
+        yield _title(rows[0], comparison.rows), rows, others
+
+
+def _table(rows: list[Row], others: list[PublishedRow], title: str, roomy: bool) -> RenderableType:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    best = _best(rows)
+    best = any(row.best for row in rows)
     decimals = 2 if roomy else 1
     means = [f"{row.mean * 100:.{decimals}f}" for row in rows]
     widest = max(map(len, means))
+    differences = _differences(rows, roomy)
     table = Table(
         title=Text(title, style="bold"),
         title_justify="left",
-        caption="* best at its sparsity" if best else None,
+        caption="\n".join(_captions(rows, others)) or None,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -50,26 +60,67 @@ def _table(rows: list[Row], title: str, roomy: bool) -> RenderableType:
     )
     table.add_column("method", overflow="fold")
     metric = Text(f"{plain(rows[0].metric)} %")
-    for header in ("sparsity", "remaining", metric, "seeds", "vs\ndense", "trained", "bytes", "time"):
+    counts = "seeds" if roomy else "n"
+    for header in ("sparsity", "remaining", metric, counts, "vs\ndense", "trained", "bytes", "time"):
         # The metric from the left, and padded here, so that means stand below each other with a spread or without.
         table.add_column(header, justify="left" if header is metric else "right", no_wrap=True)
-    for row, mean in zip(rows, means, strict=True):
-        mark = "*" if row in best else " " if best else ""
+    for row, mean, difference in zip(rows, means, differences, strict=True):
+        mark = "*" if row.best else " " if best else ""
         spread = "" if row.std is None else f" ± {row.std * 100:.{decimals}f}"
         value = f"{mark}{mean:>{widest}}{spread}"
-        difference = "" if row.difference is None else f"{row.difference * 100:+.{decimals}f}"
         table.add_row(
             _method(row),
             _percent(row.sparsity),
             _percent(row.remaining),
-            Text(value, style="bold" if row in best else ""),
+            Text(value, style="bold" if row.best else ""),
             str(row.n),
-            "" if row.method == "dense" else difference,
+            difference,
             human_count(row.trained),
             human_bytes(row.task_bytes),
             human_time(row.seconds),
         )
+    if others:
+        table.add_section()
+    for other in others:
+        value = f"{published_value(other):>{widest + best}}"
+        table.add_row(
+            Text(f"† {plain(other.name)}{' + KD' if other.kd else ''}", style="italic"),
+            _percent(other.sparsity),
+            _percent(1 - other.sparsity),
+            Text(value, style="italic"),
+        )
     return table
+
+
+def published_value(row: PublishedRow) -> str:
+    """In per cent, with as many decimals as were published: 91.4 doesn't claim to be 91.40."""
+    return f"{round(row.value * 100, 6):.10g}"
+
+
+def _differences(rows: list[Row], roomy: bool) -> list[str]:
+    """To dense, with the interval's ends where there is room, else with half its width."""
+    found = []
+    for row in rows:
+        if row.difference is None or row.method == "dense":
+            found.append("")
+        elif row.difference_low is None or row.difference_high is None:
+            found.append(f"{row.difference * 100:+.{2 if roomy else 1}f}")
+        elif roomy:
+            ends = f"[{row.difference_low * 100:+.1f},{row.difference_high * 100:+.1f}]"
+            found.append(f"{row.difference * 100:+.2f} {ends:>12}")
+        else:
+            half = (row.difference_high - row.difference_low) * 50
+            found.append(f"{row.difference * 100:+.1f}±{half:.1f}")
+    return found
+
+
+def _captions(rows: list[Row], others: list[PublishedRow]) -> list[str]:
+    found = ["* best at its sparsity"] if any(row.best for row in rows) else []
+    if any(row.difference_low is not None for row in rows):
+        found.append("vs dense: with its 95 % interval, paired bootstrap over dev examples")
+    for model, source in sorted({(other.model, other.source) for other in others}):
+        found.append(f"† published for {plain(model)}, not run here: {plain(source)}")
+    return found
 
 
 def _title(row: Row, rows: list[Row]) -> str:
@@ -87,17 +138,6 @@ def _method(row: Row) -> Text:
 
     text = Text(plain(row.method))
     return text.append(f"\n{plain(row.settings)}", style="dim") if row.settings else text
-
-
-def _best(rows: list[Row]) -> list[Row]:
-    """The best of each sparsity that has more than one row to choose from; all of them where they tie."""
-    best = []
-    for sparsity in {row.sparsity for row in rows}:
-        rivals = [row for row in rows if row.sparsity == sparsity]
-        if len(rivals) > 1:
-            top = max(row.mean for row in rivals)
-            best += [row for row in rivals if row.mean == top]
-    return best
 
 
 def _percent(fraction: float) -> str:

@@ -55,6 +55,7 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     from smpcli.tasks.data import load_data
     from smpcli.training.device import make_accelerator, resolve_precision
     from smpcli.training.session import prepare
+    from smpcli.training.turnover import Turnover
 
     accelerator = make_accelerator(settings.device)
     settings = settings.replace(precision=resolve_precision(settings.precision, accelerator.device))
@@ -69,11 +70,13 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     directory = RunDir.create(output, run_id(settings), overwrite)
     directory.write_settings(settings.flat())
     every = max(1, session.steps // METRIC_ROWS)
+    turnover = Turnover(session.layers)
 
     def on_step(step: Step) -> None:
         progress.step(step)
         if step.metrics or (step.step % every == 0 and step.step < session.steps):
-            directory.append_metrics({"step": step.step, "density": step.density, "loss": step.loss, **step.metrics})
+            row = {"step": step.step, "density": step.density, "loss": step.loss, **step.metrics}
+            directory.append_metrics(row | (turnover.since_last() if step.metrics else {}))
 
     progress.phase("training")
     summary = session.train(on_step)

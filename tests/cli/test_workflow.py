@@ -635,6 +635,7 @@ LIGHT = [
     ["prune", "--help"],
     ["export", "--help"],
     ["compare", "--help"],
+    ["inspect", "--help"],
     ["methods"],
     ["methods", "--json"],
     ["tasks"],
