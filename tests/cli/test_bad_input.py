@@ -40,7 +40,7 @@ CASES = [
     # -- names that aren't there, with the one that was meant
     case(f"prune {OWN} --method smpp", "unknown method 'smpp'", "did you mean 'smp'?", "`smp methods`"),
     case(f"prune {OWN} --method softmovement", "did you mean 'soft-movement'?"),
-    case(f"prune {OWN} --method zebra", "known: dense, magnitude, movement, smp, soft-movement"),
+    case(f"prune {OWN} --method zebra", "known: dense, l0, magnitude, movement, smp, soft-movement"),
     case(f"prune {OWN} --method SMP", "did you mean 'smp'?"),
     case(f"prune --task sst-2 {BERT}", "unknown task 'sst-2'", "did you mean 'sst2'?", "`smp tasks`"),
     case(
@@ -183,7 +183,8 @@ CASES = [
     *(case(f"{command} {{bad}}/none", "isn't there", "`smp prune") for command in ("eval", "export", "compare")),
     *(case(f"{command} {{csv}}", "file", "folder", "`smp prune") for command in ("eval", "export", "compare")),
     *(case(f"{command} {{data}}", "no run", "`smp prune") for command in ("eval", "export", "compare")),
-    *(case(f"{command}", "Missing argument", f"{command} --help") for command in ("eval", "export", "compare")),
+    *(case(f"{command}", "Missing argument", f"{command} --help") for command in ("export", "compare")),
+    case("eval", "a run's folder", "--mask"),
     *(case(f"{command} {{results}}", "is no run but holds", "name one") for command in ("eval", "export")),
     *(
         case(f"{command} {{bad}}/runs/{name}", name, *says)
