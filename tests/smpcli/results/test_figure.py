@@ -100,10 +100,10 @@ def test_lines_differ_without_colour(study: Path, tmp_path: Path, drawn: list[ma
 def test_each_task_has_a_panel_and_published_figures_are_hollow(
     study: Path, tmp_path: Path, make_run: MakeRun, drawn: list[matplotlib.figure.Figure]
 ) -> None:
-    make(make_run, study / "mnli", "smp", 0.9, 0.8, run__task="mnli")
+    make(make_run, study / "qqp", "smp", 0.9, 0.8, run__task="qqp")
     draw(compare(study, with_published=True), tmp_path / "out.pdf")
     titles = [axes.get_title("left") for axes in drawn[0].axes]
-    assert titles == ["mnli on minilm, prototype head", "sst2 on minilm, prototype head"]
+    assert titles == ["qqp on minilm, prototype head", "sst2 on minilm, prototype head"]
     bars = drawn[0].axes[0].containers
     published = [bar for bar in bars if "published" in bar.get_label()]
     assert published and len(published) == len(bars) - 1
