@@ -61,6 +61,9 @@ class RunSettings(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of training's matrix products; auto: bf16 where the hardware has units for it, else fp32"
     )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice instead of keeping them: less memory, slower steps"
+    )
     teacher: str | None = Field(
         None, description="knowledge distillation: a dense run's folder, or a fine-tuned Hugging Face id or folder"
     )

@@ -20,11 +20,23 @@ def build_model(settings: RunSettings, task: Task, labels: list[str], tokenizer:
     config = load_config(settings.model)
     if settings.dropout is not None:
         set_dropout(config, settings.dropout)
+    model = None
     if settings.head in ("auto", "words"):
         model = _words_model(settings, task, labels, tokenizer, config)
-        if model is not None:
-            return model
-    return _sequence_model(settings, task, labels, tokenizer, config)
+    if model is None:
+        model = _sequence_model(settings, task, labels, tokenizer, config)
+    if settings.gradient_checkpointing:
+        _checkpoint_gradients(model)
+    return model
+
+
+def _checkpoint_gradients(model: TaskModel) -> None:
+    if not model.backbone.supports_gradient_checkpointing:
+        raise UserError(
+            f"model type '{model.config.model_type}' can't recompute activations: leave out gradient_checkpointing"
+        )
+    # Only this form works where the embeddings are frozen.
+    model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def is_decoder(config: Any) -> bool:
