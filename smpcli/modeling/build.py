@@ -35,8 +35,10 @@ def _checkpoint_gradients(model: TaskModel) -> None:
         raise UserError(
             f"model type '{model.config.model_type}' can't recompute activations: leave out gradient_checkpointing"
         )
+    # What earlier releases of transformers 5 call gradient_ some call activation_checkpointing_enable.
+    enable = getattr(model.backbone, "activation_checkpointing_enable", model.backbone.gradient_checkpointing_enable)
     # Only this form works where the embeddings are frozen.
-    model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    enable({"use_reentrant": False})
 
 
 def is_decoder(config: Any) -> bool:
