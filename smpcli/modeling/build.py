@@ -47,7 +47,7 @@ def _words_model(
                 f"{settings.model} has no trained masked-LM head for label words: use --set head=prototype"
             )
         return None
-    ids = word_ids(tokenizer, task.words, labels or task.outputs, task.name)
+    ids = word_ids(tokenizer, task.words, _outputs(task, labels), task.name)
     if task.kind == "span":
         return SpanModel(backbone, "words", set(), ids)
     return TaskModel(backbone, "words", set(), ids, tokenizer.mask_token_id)
@@ -98,8 +98,13 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
         raise unsupported(config, error) from error
 
 
+def _outputs(task: Task, labels: list[str]) -> list[str]:
+    """What the model's outputs stand for: the classes as the data have them, or what the kind of task names."""
+    return labels if task.kind == "classification" else task.outputs
+
+
 def _name_labels(config: Any, task: Task, labels: list[str]) -> None:
-    names = labels or task.outputs
+    names = _outputs(task, labels)
     config.num_labels = len(names)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
