@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SPARSITY = 0.9
 # These say where things are and how the result is shown, not what is computed.
-NOT_IN_DIGEST = {"device", "data_dir"}
+# What changes where and how something is computed, but not what.
+NOT_IN_DIGEST = {"device", "data_dir", "gradient_checkpointing"}
 TEACHER = {"teacher", "teacher_weight", "teacher_temperature", "teacher_kl"}
 
 

@@ -52,7 +52,14 @@ def plain_result(**changes: Any) -> dict[str, Any]:
         "task_bytes": 1_331_200,
         "files": {"mask.safetensors": len(MASK)},
         "method": {"report": {"tau": 0.1}},
-        "data": {"digest": "d" * 64, "origin": "folder SST-2", "train": 67349, "dev": {"dev": 872}},
+        "data": {
+            "digest": "d" * 64,
+            "origin": "folder SST-2",
+            "train": 67349,
+            "dev": {"dev": 872},
+            "dev_digests": {"dev": "e" * 64},
+            "files": {"/data/my.csv": {"bytes": 10, "sha256": "f" * 64}},
+        },
         "model": {"name": "minilm", "digest": "m" * 64, "head": "prototype"},
         "training": {
             "steps": 1000,

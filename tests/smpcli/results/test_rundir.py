@@ -123,6 +123,12 @@ def test_clearing_that_is_cut_off_leaves_an_unfinished_run(
 # --- open
 
 
+def test_runs_of_before_some_keys_are_read(tmp_path: Path, make_run: MakeRun) -> None:
+    old = {"digest": "d" * 64, "origin": "folder SST-2", "train": 67349, "dev": {"dev": 872}}
+    data = RunDir.open(make_run(tmp_path / "run", data=old)).result.data
+    assert (data.dev_digests, data.files) == ({}, {})
+
+
 def test_open_gives_what_is_there(tmp_path: Path, make_run: MakeRun) -> None:
     path = make_run(tmp_path / "run", settings={"init": "zero"}, run__seed=3)
     (path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": null}\n')
