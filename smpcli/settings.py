@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from pruners.base import Pruner
 
 DEFAULT_SPARSITY = 0.9
-# These say where things are and how the result is shown, not what is computed.
-# What changes where and how something is computed, but not what.
+# Where things are, and how something is computed: not what.
 NOT_IN_DIGEST = {"device", "data_dir", "gradient_checkpointing"}
 TEACHER = {"teacher", "teacher_weight", "teacher_temperature", "teacher_kl"}
 

@@ -130,13 +130,8 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
 
 
 def _outputs(task: Task, labels: list[str]) -> list[str]:
-<<<<<<< HEAD
     """What a head's outputs are called; labels: as counted in the data, of a classification."""
     return labels if labels and task.kind == "classification" else task.outputs
-=======
-    """What the model's outputs stand for: the classes as the data have them, or what the kind of task names."""
-    return labels if task.kind == "classification" else task.outputs
->>>>>>> tasks
 
 
 def _name_labels(config: Any, task: Task, labels: list[str]) -> None:
