@@ -144,7 +144,7 @@ def set_prototypes(model: TaskModel, batches: Iterable[tuple[dict[str, Tensor], 
     model.eval()
     for inputs, target in batches:
         model(**inputs)
-        seen[-1] = _one_token(seen[-1], inputs["attention_mask"])
+        seen[-1] = _one_token(seen[-1], inputs)
         labels.append(target.to(seen[-1].device))
     hook.remove()
     model.train(training)
@@ -163,11 +163,12 @@ def set_prototypes(model: TaskModel, batches: Iterable[tuple[dict[str, Tensor], 
         layer.bias.copy_(bias)
 
 
-def _one_token(features: Tensor, attention_mask: Tensor) -> Tensor:
+def _one_token(features: Tensor, inputs: dict[str, Tensor]) -> Tensor:
     """Features (batch, in) of (batch, in), or of (batch, length, in): a decoder's head reads the last token."""
     if features.ndim == 2:
         return features
-    return features[torch.arange(len(features), device=features.device), attention_mask.sum(1) - 1]
+    last = inputs["attention_mask"].sum(1) - 1
+    return features[torch.arange(len(features), device=features.device), last]
 
 
 def _ridge(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
