@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,7 +82,30 @@ def proportional_counts(
 
 
 def global_counts(scores: Sequence[Tensor], kept: int) -> list[int]:
-    """What one global top-k over all matrices leaves in each (ablation G, soft movement)."""
-    mask = top_k_mask(torch.cat([score.detach().reshape(-1) for score in scores]), kept)
-    parts = torch.split(mask, [score.numel() for score in scores])
-    return [int(part.sum()) for part in parts]
+    """What one global top-k over all matrices leaves in each (ablation G, soft movement, L0).
+
+    Raises ScoreError for a NaN score, ValueError for more than there are.
+    """
+    if not 0 <= kept <= sum(score.numel() for score in scores):
+        raise ValueError(f"{kept} weights don't fit into {sum(score.numel() for score in scores)}")
+    flat = torch.cat([score.detach().reshape(-1) for score in scores])
+    total = flat.numel()
+    if flat.device.type != "cpu" or flat.dtype not in (torch.float32, torch.float64) or kept in (0, total):
+        parts = torch.split(top_k_mask(flat, kept), [score.numel() for score in scores])
+        return [int(part.sum()) for part in parts]
+    # The threshold alone is looked for; masks come later, a matrix at a time.
+    values = flat.numpy()
+    values.partition(total - kept)
+    threshold = values[total - kept]
+    # numpy sorts NaN last.
+    if np.isnan(values[total - kept :].max()):
+        raise ScoreError("a score is NaN")
+    arrays = [score.detach().reshape(-1).numpy() for score in scores]
+    counts = [int(np.count_nonzero(array >= threshold)) for array in arrays]
+    surplus = sum(counts) - kept
+    for index in reversed(range(len(arrays))):
+        # Of equal scores the last ones go first.
+        dropped = min(surplus, int(np.count_nonzero(arrays[index] == threshold))) if surplus else 0
+        counts[index] -= dropped
+        surplus -= dropped
+    return counts

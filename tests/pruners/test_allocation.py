@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruners.allocation import global_counts, kept_weights, proportional_counts, round_to_total, uniform_counts
+from pruners.selection import ScoreError
 
 # -- int(density * prunable) -----------------------------------------------------------------------------
 
@@ -206,3 +207,16 @@ def test_global_counts_against_one_stable_sort_of_everything(data: st.DataObject
     best = sorted(everything, key=lambda pair: -pair[0])[:kept]
     expected = [sum(index == wanted for _, index in best) for wanted in range(len(scores))]
     assert global_counts(scores, kept) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kept", [0, 1, 3, 6])
+def test_global_counts_refuse_a_score_that_is_none(dtype: torch.dtype, kept: int) -> None:
+    scores = [torch.tensor([[1.0, 2.0]], dtype=dtype), torch.tensor([[0.0, math.nan], [3.0, -1.0]], dtype=dtype)]
+    with pytest.raises(ScoreError, match="NaN"):
+        global_counts(scores, kept)
+
+
+def test_global_counts_refuse_more_than_there_is() -> None:
+    with pytest.raises(ValueError, match="7 weights don't fit into 6"):
+        global_counts([torch.zeros(2, 1), torch.zeros(2, 2)], 7)
