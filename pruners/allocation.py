@@ -12,6 +12,9 @@ from torch import Tensor
 
 from pruners.selection import ScoreError, top_k_mask
 
+# One score in so many is looked at to guess where a global threshold lies.
+SAMPLE_STRIDE = 61
+
 
 def kept_weights(density: float, prunable: int) -> int:
     """int(density * prunable), computed in decimal: 0.1 of 1,000 weights are 100, whatever 1 - 0.9 gives in binary.
@@ -84,28 +87,46 @@ def proportional_counts(
 def global_counts(scores: Sequence[Tensor], kept: int) -> list[int]:
     """What one global top-k over all matrices leaves in each (ablation G, soft movement, L0).
 
-    Raises ScoreError for a NaN score, ValueError for more than there are.
+    Raises ScoreError for a NaN score among those near the threshold, ValueError for more than there are.
     """
     if not 0 <= kept <= sum(score.numel() for score in scores):
         raise ValueError(f"{kept} weights don't fit into {sum(score.numel() for score in scores)}")
-    flat = torch.cat([score.detach().reshape(-1) for score in scores])
-    total = flat.numel()
-    if flat.device.type != "cpu" or flat.dtype not in (torch.float32, torch.float64) or kept in (0, total):
-        parts = torch.split(top_k_mask(flat, kept), [score.numel() for score in scores])
-        return [int(part.sum()) for part in parts]
-    # The threshold alone is looked for; masks come later, a matrix at a time.
-    values = flat.numpy()
-    values.partition(total - kept)
-    threshold = values[total - kept]
-    # numpy sorts NaN last.
-    if np.isnan(values[total - kept :].max()):
-        raise ScoreError("a score is NaN")
+    if any(score.device.type != "cpu" or score.dtype not in (torch.float32, torch.float64) for score in scores):
+        mask = top_k_mask(torch.cat([score.detach().reshape(-1) for score in scores]), kept)
+        return [int(part.sum()) for part in torch.split(mask, [score.numel() for score in scores])]
     arrays = [score.detach().reshape(-1).numpy() for score in scores]
-    counts = [int(np.count_nonzero(array >= threshold)) for array in arrays]
+    above, candidates = _around_threshold(arrays, kept)
+    missing = kept - sum(above)
+    pool = np.concatenate(candidates)
+    if np.isnan(pool).any():
+        raise ScoreError("a score is NaN")
+    if not missing:
+        return above
+    threshold = np.partition(pool, pool.size - missing)[pool.size - missing]
+    counts = [count + int((own >= threshold).sum()) for count, own in zip(above, candidates, strict=True)]
     surplus = sum(counts) - kept
-    for index in reversed(range(len(arrays))):
+    for index in reversed(range(len(counts))):
         # Of equal scores the last ones go first.
-        dropped = min(surplus, int(np.count_nonzero(arrays[index] == threshold))) if surplus else 0
+        dropped = min(surplus, int((candidates[index] == threshold).sum())) if surplus else 0
         counts[index] -= dropped
         surplus -= dropped
     return counts
+
+
+def _around_threshold(arrays: list[np.ndarray], kept: int) -> tuple[list[int], list[np.ndarray]]:
+    """How many scores of each array are surely kept, and those among which the global threshold lies.
+
+    Where it lies is guessed from a sample, and the guess is checked, so that only about one score in fifty is ever
+    partitioned (Floyd and Rivest's SELECT, 1975); a wrong guess costs time alone: then all are candidates.
+    """
+    total = sum(array.size for array in arrays)
+    sample = np.sort(np.concatenate([array[::SAMPLE_STRIDE] for array in arrays]))
+    expected, spread = sample.size * kept / total, 4 * math.sqrt(sample.size) / 2 + 1
+    first, last = sample.size - math.ceil(expected + spread), sample.size - math.floor(expected - spread)
+    if sample.size > 1000 and first >= 0 and last < sample.size:
+        low, high = sample[first], sample[last]
+        above = [int(np.count_nonzero(array >= high)) for array in arrays]
+        candidates = [array[(array >= low) & (array < high)] for array in arrays]
+        if sum(above) < kept <= sum(above) + sum(own.size for own in candidates):
+            return above, candidates
+    return [0] * len(arrays), arrays

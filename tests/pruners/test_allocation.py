@@ -220,3 +220,18 @@ def test_global_counts_refuse_a_score_that_is_none(dtype: torch.dtype, kept: int
 def test_global_counts_refuse_more_than_there_is() -> None:
     with pytest.raises(ValueError, match="7 weights don't fit into 6"):
         global_counts([torch.zeros(2, 1), torch.zeros(2, 2)], 7)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 9_000, 90_000, 150_000, 271_000, 299_999, 300_000])
+@pytest.mark.parametrize("digits", [1, 3, 7])
+def test_global_counts_of_large_matrices(kept: int, digits: int) -> None:
+    """Sampled and checked, with many ties or few, and a sample that misleads."""
+    generator = torch.Generator().manual_seed(kept + digits)
+    scores = [
+        torch.randn(300, 500, generator=generator).round(decimals=digits),
+        torch.randn(500, 300, generator=generator),
+    ]
+    scores[0][:, ::61] += 3
+    everything = torch.cat([score.reshape(-1) for score in scores])
+    first = everything.argsort(descending=True, stable=True)[:kept] < 150_000
+    assert global_counts(scores, kept) == [int(first.sum()), kept - int(first.sum())]
