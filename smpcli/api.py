@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from smpcli.results.compare import Comparison
     from smpcli.results.rundir import RunDir
     from smpcli.settings import Settings
+    from smpcli.sweeping.estimate import Estimate
+    from smpcli.sweeping.sweep import Run, Watcher
     from smpcli.training.plan import Plan
     from smpcli.training.recompute import Recomputed
     from smpcli.training.run import Progress
@@ -24,10 +26,12 @@ def _quietly() -> None:
 
 
 class _Silent:
-    """A run that nobody watches."""
+    """A run, or a sweep, that nobody watches."""
 
     def phase(self, name: str) -> None: ...
     def step(self, step: Any) -> None: ...
+    def changed(self, run: Any) -> None: ...
+    def tick(self, runs: Any) -> None: ...
 
 
 def prune(
@@ -114,3 +118,66 @@ def export(
     return export_run(
         Path(run), format, Path(output) if output else None, Path(data_dir) if data_dir else None, overwrite
     )
+
+
+def sweep(
+    file: str | Path,
+    *,
+    output: str | Path = "results",
+    settings: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    watcher: Watcher | None = None,
+) -> list[Run]:
+    """Make every run of a sweep file that isn't finished yet; returns all of them, `.state` says how each ended.
+
+    file: a YAML file, or the name of a sweep (`smp sweep` lists them). settings: for every run, over the file's own.
+    workers: runs at a time. engine: "local" or "ray", `address` a Ray cluster's. Raises UserError for bad input.
+    """
+    _quietly()
+    from smpcli.sweeping import engines
+    from smpcli.sweeping.sweep import carry_out
+
+    engines.check(engine, workers, address)
+    runs = plan_sweep(file, output=output, settings=settings)
+    if any(run.state == "waiting" for run in runs):
+        made = engines.make(engine, workers, address)
+        carry_out(runs, Path(output).absolute(), made, watcher or _Silent())
+    return runs
+
+
+def plan_sweep(
+    file: str | Path, *, output: str | Path = "results", settings: Mapping[str, Any] | None = None
+) -> list[Run]:
+    """The runs of a sweep file as they stand in `output`, without making any. Downloads nothing."""
+    _quietly()
+    from smpcli.sweeping.grid import expand, read_sweep
+    from smpcli.sweeping.sweep import survey
+    from smpcli.training.plan import check_output, step_counter
+
+    check_output(Path(output))
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in (settings or {}).items()}
+    jobs = expand(read_sweep(str(file)), Path(output), given)
+    count = step_counter()
+    return survey(jobs, Path(output), lambda job: count(job.settings))
+
+
+def estimate_sweep(
+    file: str | Path,
+    *,
+    output: str | Path = "results",
+    settings: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    calibrate: bool = False,
+) -> tuple[list[Run], Estimate]:
+    """The runs of a sweep and how long those to be made will take, by steps measured in finished runs.
+
+    calibrate: make a few steps where no finished run tells; that needs data and model, and may download them.
+    """
+    from smpcli.sweeping import engines
+    from smpcli.sweeping.estimate import estimate
+
+    engines.check("local", workers, None)
+    runs = plan_sweep(file, output=output, settings=settings)
+    return runs, estimate(runs, Path(output), workers or 1, calibrate)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from smpcli.errors import one_line
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+    from smpcli.sweeping.sweep import Run
     from smpcli.training.loop import Step
 
 # Where the output is no terminal, a run prints about this many lines.
@@ -131,3 +133,41 @@ class Progress:
     def _status(self, step: Step, gap: str = "  ") -> str:
         parts = [f"step {step.step}/{step.steps}", f"density {step.density:.3f}", f"loss {step.loss:.3f}"]
         return gap.join([*parts, self.metrics] if self.metrics else parts)
+
+
+class SweepProgress:
+    """How a sweep goes on: a live table where stderr is a terminal, a line for each beginning and end where not."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.live: Live | None = None
+
+    def __enter__(self) -> SweepProgress:
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self.live = Live(console=Console(stderr=True, highlight=False), refresh_per_second=4, transient=True)
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def changed(self, run: Run) -> None:
+        """A run has begun or ended."""
+        if self.quiet or self.live is not None:
+            return
+        said = {"running": "started", "failed": f"failed: {run.error}"}.get(run.state, run.state)
+        if run.state == "finished" and run.seconds is not None:
+            metrics = "  ".join(f"{name} {value:.4f}" for name, value in run.metrics.items())
+            said = f"finished in {run.seconds:.0f} s  {metrics}"
+        talk(f"{run.job.id}  {said}")
+
+    def tick(self, runs: list[Run]) -> None:
+        """Several times a second."""
+        if self.live is not None:
+            from smpcli.sweeping.table import render
+
+            self.live.update(render(runs, most=max(4, self.live.console.height - 6)))

@@ -18,6 +18,7 @@ from typing import Any
 
 EXIT_INTERNAL = 1
 EXIT_USER = 2
+EXIT_SOME_FAILED = 3  # a sweep did its part, but not all of its runs did
 EXIT_INTERRUPTED = 130
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from smpcli import console, errors
-from smpcli.commands import compare, evaluate, export, listings, prune
+from smpcli.commands import compare, evaluate, export, listings, prune, sweep
 
 app = typer.Typer(
     name="smp",
@@ -20,6 +20,7 @@ app.command("prune")(prune.prune)
 app.command("finetune")(prune.finetune)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("sweep")(sweep.sweep)
 app.command("export")(export.export)
 app.command("methods")(listings.methods)
 app.command("tasks")(listings.tasks)

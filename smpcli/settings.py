@@ -218,7 +218,7 @@ def recipe_names() -> list[str]:
     return sorted(
         path.relative_to(RECIPES).with_suffix("").as_posix()
         for path in RECIPES.rglob("*.yaml")
-        if path.relative_to(RECIPES).parts[0] != "tasks"
+        if path.relative_to(RECIPES).parts[0] not in ("tasks", "sweeps")
     )
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from smpcli.training.tokens import tokenise
+
 if TYPE_CHECKING:
     from smpcli.tasks.data import Examples
 
@@ -50,14 +52,10 @@ class Encoded(Dataset[int]):
 
 
 def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool) -> Encoded:
-    """Tokenise examples, cut to `max_length` tokens."""
-    encoded = tokenizer(
-        examples.texts, examples.pairs, truncation=True, max_length=max_length, return_attention_mask=True
-    )
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded]
+    """Tokenise examples, cut to `max_length` tokens; large sets come from the cache the next time."""
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
     labels = torch.tensor(examples.labels, dtype=torch.float32 if regression else torch.long)
-    return Encoded({name: encoded[name] for name in names}, labels, padding)
+    return Encoded(tokenise(tokenizer, examples, max_length), labels, padding)
 
 
 class LengthBuckets(Sampler[list[int]]):
