@@ -42,20 +42,22 @@ def prune(
     recipe: str | None = None,
     output: str | Path = "results",
     overwrite: bool = False,
+    track: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> RunDir:
     """Prune a model for a task and return the finished run.
 
     task, method, sparsity, recipe: as on the command line. settings: every other flag and --set key, e.g.
-    model="bert-base-uncased", seed=1, max_steps=500, init="zero". Raises UserError for bad input.
+    model="bert-base-uncased", seed=1, max_steps=500, init="zero". track: an experiment tracker, e.g.
+    "tensorboard". Raises UserError for bad input.
     """
     _quietly()
     # Settings first: what is wrong with them is said before anything heavy is imported.
     resolved = _resolve(recipe, {"task": task, "method": method, "sparsity": sparsity, **settings})
     from smpcli.training.run import run
 
-    return run(resolved, Path(output), progress or _Silent(), overwrite)
+    return run(resolved, Path(output), progress or _Silent(), overwrite, track)
 
 
 def finetune(task: str | None = None, **options: Any) -> RunDir:

@@ -32,9 +32,15 @@ def quieten_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def _speaks() -> bool:
+    """Of the processes that `accelerate launch` starts, the first speaks for all."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 def data(text: str) -> None:
     """A line of result, on stdout."""
-    print(text, flush=True)
+    if _speaks():
+        print(text, flush=True)
 
 
 def data_json(value: Any) -> None:
@@ -46,6 +52,8 @@ def show(renderable: Any) -> None:
     """A rich table or text on stdout, as wide as the terminal (100 columns where there is none)."""
     from rich.console import Console
 
+    if not _speaks():
+        return
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
     Console(width=width, highlight=False).print(renderable)
 
@@ -66,7 +74,8 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str
 
 def talk(text: str) -> None:
     """A line for the person who waits, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    if _speaks():
+        print(text, file=sys.stderr, flush=True)
 
 
 def error(text: str) -> None:
@@ -78,7 +87,7 @@ class Progress:
     """How a run goes on: a live bar where stderr is a terminal, now and then a line where it is not."""
 
     def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
+        self.quiet = quiet or not _speaks()
         self.metrics = ""
         self.started = 0.0
         self.bar: RichProgress | None = None

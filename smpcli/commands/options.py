@@ -33,6 +33,10 @@ Epochs = Annotated[float | None, typer.Option(help="Passes over the training dat
 MaxSteps = Annotated[int | None, typer.Option(help="Training steps, instead of --epochs.")]
 BatchSize = Annotated[int | None, typer.Option(help="Training examples a step.  [default: the task's]")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")]
+Track = Annotated[
+    str | None,
+    typer.Option(help="Also record the run with tensorboard, wandb, trackio or mlflow (to be installed beside smp)."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Validate everything and print what would be done; downloads nothing.")

@@ -29,6 +29,7 @@ def prune(
     output: options.Output = Path("results"),
     data_dir: options.DataDir = None,
     device: options.Device = None,
+    track: options.Track = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -58,7 +59,7 @@ def prune(
         _show_plan(api.plan(**arguments, output=output), json)
         return
     with console.Progress(quiet or json) as progress:
-        run = api.prune(**arguments, output=output, overwrite=overwrite, progress=progress)
+        run = api.prune(**arguments, output=output, overwrite=overwrite, track=track, progress=progress)
     _show_run(run, json, quiet)
 
 
@@ -74,6 +75,7 @@ def finetune(
     output: options.Output = Path("results"),
     data_dir: options.DataDir = None,
     device: options.Device = None,
+    track: options.Track = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,

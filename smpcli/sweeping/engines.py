@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from smpcli.errors import UserError, unknown
+from smpcli.errors import UserError, one_line, unknown
 
 ENGINES = ("local", "ray")
 KILLED = 128  # plus the signal: a shell's exit code of a process that a signal ended
 RAY_RETRIES = 3
+REACH_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,20 @@ def _outcome(code: int, text: str) -> Outcome:
     return Outcome(code, last.removeprefix("error: "))
 
 
+def _reach(address: str) -> None:
+    """Raise `UserError` where nobody listens: Ray itself would try for minutes."""
+    place = address.removeprefix("ray://")
+    host, colon, port = place.rpartition(":")
+    if place == "auto":
+        return
+    if not (colon and host and port.isdecimal()):
+        raise UserError(f"--address takes host:port, ray://host:port or auto, not '{address}'")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"no Ray cluster at {address}: {error}; `ray start --head` starts one") from error
+
+
 class RayEngine:
     """Runs as tasks of a Ray cluster; Ray starts a run again when the worker that had it dies.
 
@@ -152,6 +168,8 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._ray = ray
         self._tasks: dict[Any, str] = {}
+        if address is not None:
+            _reach(address)
         here = {"address": "local", "num_cpus": workers or 1, "include_dashboard": False}
         try:
             ray.init(
@@ -161,7 +179,7 @@ class RayEngine:
                 configure_logging=True,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+            raise UserError(f"no Ray cluster at {address or 'this machine'}: {one_line(str(error), 150)}") from error
         everything = ray.cluster_resources()
         cpus, gpus = everything.get("CPU", 1), everything.get("GPU", 0)
         self.slots = workers or len(ray.nodes())

@@ -86,9 +86,18 @@ class LengthBuckets(Sampler[list[int]]):
             yield batches[index].tolist()
 
 
-def training_loader(encoded: Encoded, batch_size: int, seed: int) -> DataLoader[Any]:
+def training_loader(encoded: Encoded, batch_size: int, seed: int, part: int = 0, parts: int = 1) -> DataLoader[Any]:
+    """Batches of `batch_size`; of several processes, each gets its part of every one of them.
+
+    The mean over the parts' mean losses is the batch's: all parts are of one size, and a batch that can't be divided
+    (an epoch's last) is each process's as a whole.
+    """
+
+    def collate(indices: list[int]) -> tuple[dict[str, Tensor], Tensor]:
+        return encoded.collate(indices[part::parts] if len(indices) % parts == 0 else indices)
+
     sampler = LengthBuckets(encoded.lengths, batch_size, seed)
-    return DataLoader(encoded, batch_sampler=sampler, collate_fn=encoded.collate)
+    return DataLoader(encoded, batch_sampler=sampler, collate_fn=collate)
 
 
 def evaluation_order(encoded: Encoded, batch_size: int) -> list[list[int]]:

@@ -102,7 +102,8 @@ def train(
         fold_factors(layers)
         scheduler.step()
         optimizer.zero_grad()
-        loss_value = loss.item()
+        # Of several processes each has a part of the batch.
+        loss_value = accelerator.reduce(loss.detach(), "mean").item()
         if not math.isfinite(loss_value):
             raise TrainingDiverged(step, f"the loss is {loss_value}")
         metrics: dict[str, float] = {}

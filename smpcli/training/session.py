@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 
 from pruners.base import Pruner
@@ -24,6 +25,7 @@ from smpcli.training.loop import Step, Summary, train
 from smpcli.training.objective import task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
 from smpcli.training.plan import count_steps
+from smpcli.training.processes import check_batch, start_alike
 from smpcli.training.statistics import input_statistics
 
 if TYPE_CHECKING:
@@ -60,8 +62,12 @@ class Session:
         """Run the loop; afterwards the model is pruned to exactly the density asked for."""
         settings, accelerator = self.settings, self.accelerator
         optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, self.steps)
-        batches = training_loader(self.train_set, settings.batch_size, settings.seed)
-        model, optimizer, batches = accelerator.prepare(self.model, optimizer, batches)
+        batches = training_loader(
+            self.train_set, settings.batch_size, settings.seed, accelerator.process_index, accelerator.num_processes
+        )
+        model, optimizer = accelerator.prepare(self.model, optimizer)
+        # The loader has divided the batches itself; Accelerate would make them more, not smaller.
+        batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True)
         return train(
             model=model,
             pruner=self.pruner,
@@ -86,6 +92,7 @@ class Session:
 def prepare(settings: Settings, data: TaskData, accelerator: Accelerator) -> Session:
     """Tokenise, load the model, make its head, find the prunable layers and attach the method to them."""
     task, device = settings.task, accelerator.device
+    check_batch(settings.batch_size, accelerator)
     regression = task.kind == "regression"
     tokenizer = load_tokenizer(settings.model)
     train_set = encode(tokenizer, data.train, settings.max_length, regression)
@@ -106,6 +113,7 @@ def prepare(settings: Settings, data: TaskData, accelerator: Accelerator) -> Ses
         spread = setup[:: max(1, len(setup) // STATISTICS_BATCHES)]
         statistics = input_statistics(model, layers, (inputs for inputs, _ in spread))
     attach(pruner, layers, statistics)
+    start_alike(layers, accelerator, settings.seed)
     weights = trained_weights(pruner, model, layers)
     return Session(
         settings=settings,
