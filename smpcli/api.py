@@ -90,6 +90,14 @@ def _resolve(recipe: str | None, flags: Mapping[str, Any]) -> Settings:
     )
 
 
+def doctor() -> dict[str, Any]:
+    """Versions, devices, caches and who answers on the network, as `smp doctor --json` prints them."""
+    _quietly()
+    from smpcli.doctor import examine
+
+    return examine()
+
+
 def evaluate(run: str | Path, *, data_dir: str | Path | None = None) -> Recomputed:
     """Recompute a finished run's metrics from its directory."""
     _quietly()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from smpcli import console, errors
-from smpcli.commands import compare, evaluate, export, listings, prune, sweep
+from smpcli.commands import compare, doctor, evaluate, export, listings, prune, sweep
 
 app = typer.Typer(
     name="smp",
@@ -22,6 +22,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("sweep")(sweep.sweep)
 app.command("export")(export.export)
+app.command("doctor")(doctor.doctor)
 app.command("methods")(listings.methods)
 app.command("tasks")(listings.tasks)
 app.command("recipes")(listings.recipes)

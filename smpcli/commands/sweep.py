@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smpcli import api, console
-from smpcli.commands import options
+from smpcli.commands import completion, options
 from smpcli.errors import EXIT_SOME_FAILED, UserError
 from smpcli.settings import parse_assignment
 
@@ -20,14 +20,21 @@ if TYPE_CHECKING:
 def sweep(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="FILE|NAME", help="Sweep file (docs/sweeps.md), or a built-in sweep."),
+        typer.Argument(
+            metavar="FILE|NAME",
+            help="Sweep file (docs/sweeps.md), or a built-in sweep.",
+            autocompletion=completion.sweeps,
+        ),
     ] = None,
     set_: options.Set = None,
     output: options.Output = Path("results"),
     workers: Annotated[
         int | None, typer.Option(help="Runs at a time; they share the machine's threads.  [default: 1]")
     ] = None,
-    engine: Annotated[str, typer.Option(help="local: processes here; ray: a Ray cluster.")] = "local",
+    engine: Annotated[
+        str,
+        typer.Option(help="local: processes here; ray: a Ray cluster.", autocompletion=lambda: ["local", "ray"]),
+    ] = "local",
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster's address.  [default: one is started on this machine]")
     ] = None,
