@@ -26,6 +26,10 @@ class UserError(Exception):
     """Bad input: `message` is one line, says what is wrong and names a way out."""
 
 
+class Interrupted(Exception):
+    """Ctrl-C where something is finished nevertheless: `message` is one line that says what."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
     """The error for a name that isn't there, with the nearest one that is.
 
@@ -73,6 +77,9 @@ def guarded(action: Callable[[], object]) -> int:
     except (UserError, PrunerError) as error:
         console.error(str(error))
         return EXIT_USER
+    except Interrupted as error:
+        console.error(str(error))
+        return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         console.error("interrupted; nothing was finished")
         return EXIT_INTERRUPTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -170,8 +172,11 @@ class RayEngine:
         self._tasks: dict[Any, str] = {}
         if address is not None:
             _reach(address)
+        # Ray prints on stdout what its workers die of.
+        self._hushed = redirect_stdout(io.StringIO())
         here = {"address": "local", "num_cpus": workers or 1, "include_dashboard": False}
         try:
+            self._hushed.__enter__()
             ray.init(
                 **({"address": address} if address else here),
                 log_to_driver=False,
@@ -179,6 +184,7 @@ class RayEngine:
                 configure_logging=True,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
+            self._hushed.__exit__(None, None, None)
             raise UserError(f"no Ray cluster at {address or 'this machine'}: {one_line(str(error), 150)}") from error
         everything = ray.cluster_resources()
         cpus, gpus = everything.get("CPU", 1), everything.get("GPU", 0)
@@ -215,3 +221,4 @@ class RayEngine:
             self._ray.cancel(task, force=True)
         self._tasks.clear()
         self._ray.shutdown()
+        self._hushed.__exit__(None, None, None)

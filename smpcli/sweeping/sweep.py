@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from smpcli.errors import EXIT_USER
+from smpcli.errors import EXIT_USER, Interrupted
 from smpcli.results.rundir import RESULT, RunDir, RunError, digest
 from smpcli.results.schema import Result
 from smpcli.sweeping.engines import Engine, Outcome
@@ -74,7 +74,10 @@ def survey(jobs: Iterable[Job], output: Path, count_steps: Callable[[Job], int |
 
 
 def carry_out(runs: list[Run], output: Path, engine: Engine, watcher: Watcher) -> None:
-    """Make every run that waits. Afterwards each is finished or failed; what ends this early ends the runs too."""
+    """Make every run that waits. Afterwards each is finished or failed; what ends this early ends the runs too.
+
+    Raises `Interrupted` on Ctrl-C.
+    """
     by_id = {run.job.id: run for run in runs}
     started: dict[str, float] = {}
     try:
@@ -99,6 +102,9 @@ def carry_out(runs: list[Run], output: Path, engine: Engine, watcher: Watcher) -
                     _look(run)
             watcher.tick(runs)
             time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        done = sum(run.state == "finished" for run in runs)
+        raise Interrupted(f"interrupted; {done} of {len(runs)} runs are finished, the same command goes on") from None
     finally:
         engine.stop()
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from smpcli import api, prune
+from smpcli.errors import Interrupted
 from smpcli.results.rundir import RunDir
 from smpcli.settings import resolve
 from smpcli.sweeping import estimate as estimating
@@ -93,13 +94,13 @@ def test_what_is_taught_waits_for_its_teacher(tmp_path: Path) -> None:
 
 
 def test_an_interruption_stops_the_engine(tmp_path: Path) -> None:
-    class Interrupted(Silent):
+    class Impatient(Silent):
         def tick(self, runs: list[Run]) -> None:
             raise KeyboardInterrupt
 
     engine = ByHand(1)
-    with pytest.raises(KeyboardInterrupt):
-        carry_out(runs(tmp_path, "ab"), tmp_path, engine, Interrupted())
+    with pytest.raises(Interrupted, match="0 of 2 runs"):
+        carry_out(runs(tmp_path, "ab"), tmp_path, engine, Impatient())
     assert engine.stopped and engine.order == ["a"]
 
 
