@@ -128,10 +128,13 @@ def test_ctrl_c_leaves_finished_runs_and_no_process(
     env = environment | surroundings | {"SWEEP_UNDER_TEST": str(tmp_path)}
     command = [sys.executable, "-m", "smpcli", "sweep", str(tmp_path / "long.yaml"), "--output", "results"]
     process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: list(tmp_path.glob("results/*-dense-*/metrics.jsonl")))
-    assert len(workers(tmp_path)) == 2
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    try:
+        wait_for(lambda: list(tmp_path.glob("results/*-dense-*/settings.yaml")))
+        assert len(workers(tmp_path)) == 2
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "same command" in said.splitlines()[-1]
     wait_for(lambda: not workers(tmp_path))
     (finished,) = tmp_path.glob("results/*/result.json")
@@ -149,10 +152,13 @@ def test_a_worker_ends_with_its_sweep_however_that_ends(
     assert worker.stdin is not None
     worker.stdin.write(json.dumps(job).encode() + b"\n")
     worker.stdin.flush()
-    wait_for(lambda: list(tmp_path.glob("*/settings.yaml")))
-    # What the kernel does when the sweep is killed.
-    worker.stdin.close()
-    assert worker.wait(timeout=60) == 130
+    try:
+        wait_for(lambda: list(tmp_path.glob("*/settings.yaml")))
+        # What the kernel does when the sweep is killed.
+        worker.stdin.close()
+        assert worker.wait(timeout=60) == 130
+    finally:
+        worker.kill()
     assert not list(tmp_path.glob("*/result.json"))
 
 
