@@ -18,11 +18,16 @@ from typing import Any
 
 EXIT_INTERNAL = 1
 EXIT_USER = 2
+EXIT_SOME_FAILED = 3  # a sweep did its part, but not all of its runs did
 EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
     """Bad input: `message` is one line, says what is wrong and names a way out."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C where something is finished nevertheless: `message` is one line that says what."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
@@ -72,6 +77,9 @@ def guarded(action: Callable[[], object]) -> int:
     except (UserError, PrunerError) as error:
         console.error(str(error))
         return EXIT_USER
+    except Interrupted as error:
+        console.error(str(error))
+        return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         console.error("interrupted; nothing was finished")
         return EXIT_INTERRUPTED

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from smpcli import console, errors
-from smpcli.commands import bench, compare, evaluate, export, inspect, listings, prune
+from smpcli.commands import bench, compare, doctor, evaluate, export, inspect, listings, prune, sweep
 
 app = typer.Typer(
     name="smp",
@@ -21,8 +21,10 @@ app.command("finetune")(prune.finetune)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)
+app.command("sweep")(sweep.sweep)
 app.command("export")(export.export)
 app.add_typer(bench.app, name="bench")
+app.command("doctor")(doctor.doctor)
 app.command("methods")(listings.methods)
 app.command("tasks")(listings.tasks)
 app.command("recipes")(listings.recipes)

@@ -243,7 +243,7 @@ def recipe_names() -> list[str]:
     return sorted(
         path.relative_to(RECIPES).with_suffix("").as_posix()
         for path in RECIPES.rglob("*.yaml")
-        if path.relative_to(RECIPES).parts[0] not in ("tasks", "published.yaml")
+        if path.relative_to(RECIPES).parts[0] not in ("tasks", "sweeps", "published.yaml")
     )
 
 

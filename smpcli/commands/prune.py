@@ -30,6 +30,7 @@ def prune(
     data_dir: options.DataDir = None,
     dev_file: options.DevFile = None,
     device: options.Device = None,
+    track: options.Track = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -60,7 +61,7 @@ def prune(
         _show_plan(api.plan(**arguments, output=output), json)
         return
     with console.Progress(quiet or json) as progress:
-        run = api.prune(**arguments, output=output, overwrite=overwrite, progress=progress)
+        run = api.prune(**arguments, output=output, overwrite=overwrite, track=track, progress=progress)
     _show_run(run, json, quiet)
 
 
@@ -77,6 +78,7 @@ def finetune(
     data_dir: options.DataDir = None,
     dev_file: options.DevFile = None,
     device: options.Device = None,
+    track: options.Track = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,

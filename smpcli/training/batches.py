@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from smpcli.training.tokens import tokenise
+
 if TYPE_CHECKING:
     from smpcli.tasks.data import Examples
 
@@ -50,16 +52,10 @@ class Encoded(Dataset[int]):
 
 
 def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool) -> Encoded:
-    """Tokenise examples, cut to `max_length` tokens."""
-    pairs = examples.pairs
-    if pairs is not None and not tokenizer.num_special_tokens_to_add(pair=True):
-        # GPT-2 and kin put nothing between two texts: the last word of one would run into the first of the other.
-        pairs = [f"\n{text}" for text in pairs]
-    encoded = tokenizer(examples.texts, pairs, truncation=True, max_length=max_length, return_attention_mask=True)
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded]
+    """Tokenise examples, cut to `max_length` tokens; large sets come from the cache the next time."""
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
     labels = torch.tensor(examples.labels, dtype=torch.float32 if regression else torch.long)
-    return Encoded({name: encoded[name] for name in names}, labels, padding)
+    return Encoded(tokenise(tokenizer, examples, max_length), labels, padding)
 
 
 class LengthBuckets(Sampler[list[int]]):
@@ -90,9 +86,18 @@ class LengthBuckets(Sampler[list[int]]):
             yield batches[index].tolist()
 
 
-def training_loader(encoded: Encoded, batch_size: int, seed: int) -> DataLoader[Any]:
+def training_loader(encoded: Encoded, batch_size: int, seed: int, part: int = 0, parts: int = 1) -> DataLoader[Any]:
+    """Batches of `batch_size`; of several processes, each gets its part of every one of them.
+
+    The mean over the parts' mean losses is the batch's: all parts are of one size, and a batch that can't be divided
+    (an epoch's last) is each process's as a whole.
+    """
+
+    def collate(indices: list[int]) -> tuple[dict[str, Tensor], Tensor]:
+        return encoded.collate(indices[part::parts] if len(indices) % parts == 0 else indices)
+
     sampler = LengthBuckets(encoded.lengths, batch_size, seed)
-    return DataLoader(encoded, batch_sampler=sampler, collate_fn=encoded.collate)
+    return DataLoader(encoded, batch_sampler=sampler, collate_fn=collate)
 
 
 def evaluation_order(encoded: Encoded, batch_size: int) -> list[list[int]]:

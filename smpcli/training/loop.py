@@ -17,6 +17,7 @@ from smpcli.errors import UserError
 from smpcli.training.device import training_context
 from smpcli.training.evaluate import Evaluation
 from smpcli.training.objective import Objective
+from smpcli.training.processes import drawing_alike
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -94,7 +95,8 @@ def train(
         density = pruner.density(progress, final_density) if layers else FULL
         if layers:
             _refresh(pruner, layers, density, step, dtype)
-            draw_gates(pruner, layers)
+            with drawing_alike(accelerator):
+                draw_gates(pruner, layers)
         with training_context(precision, accelerator.device):
             logits = model(**inputs)
         loss = objective(inputs, logits.float(), labels)
@@ -105,7 +107,8 @@ def train(
         fold_factors(layers)
         scheduler.step()
         optimizer.zero_grad()
-        loss_value = loss.item()
+        # Of several processes each has a part of the batch.
+        loss_value = accelerator.reduce(loss.detach(), "mean").item()
         if not math.isfinite(loss_value):
             raise TrainingDiverged(step, f"the loss is {loss_value}")
         metrics: dict[str, float] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,24 @@ def count_steps(settings: Settings, examples: int) -> int:
         return int(settings.max_steps)
     batches: int = math.ceil(examples / settings.batch_size)
     return max(1, round(float(settings.epochs) * batches))
+
+
+def step_counter() -> Callable[[Settings], int | None]:
+    """Training steps of many settings, each task's rows counted once; None where they can't be known yet."""
+    from smpcli.tasks.data import dry_run_sizes
+
+    rows: dict[tuple[str, str | None, str | None], int | None] = {}
+
+    def count(settings: Settings) -> int | None:
+        if settings.max_steps is not None:
+            return int(settings.max_steps)
+        place = (settings.run.task, settings.run.data_dir, settings.run.dev_file)
+        if place not in rows:
+            rows[place] = dry_run_sizes(settings.task, _path(place[1]), dev_file=_path(place[2]))[0]
+        examples = rows[place]
+        return count_steps(settings, examples) if examples is not None else None
+
+    return count
 
 
 def check_output(output: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from smpcli.training.plan import check_output
+from smpcli.training.tracking import check_tracker, start_tracker
 
 if TYPE_CHECKING:
     from smpcli.results.rundir import RunDir
@@ -39,12 +40,17 @@ def run_id(settings: Settings) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{digest(settings.digested())[:8]}"
 
 
-def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = False) -> RunDir:
+def run(
+    settings: Settings, output: Path, progress: Progress, overwrite: bool = False, track: str | None = None
+) -> RunDir:
     """Carry out one run and return its directory; result.json is written last.
 
+    Under `accelerate launch` every process calls this; one of them writes, and speaks through `progress`.
+    track: a tracker that is told what metrics.jsonl is told; what it keeps in files goes to `output`/`track`.
     Raises UserError for what a person can mend (data, model, folder).
     """
     check_output(output)
+    check_tracker(track)
     started = datetime.now(UTC)
     progress.phase("data")
     # Heavy, so only after what is checked in no time.
@@ -54,10 +60,12 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     from smpcli.results.sources import files_of
     from smpcli.tasks.data import load_data
     from smpcli.training.device import make_accelerator, resolve_precision
+    from smpcli.training.processes import check_agreement
     from smpcli.training.session import prepare
     from smpcli.training.turnover import Turnover
 
-    accelerator = make_accelerator(settings.device)
+    accelerator = make_accelerator(settings.device, track, output / track if track else None)
+    writes = accelerator.is_main_process
     settings = settings.replace(precision=resolve_precision(settings.precision, accelerator.device))
     RunDir.refuse_finished(output / run_id(settings), overwrite)
     data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
@@ -67,22 +75,33 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     set_seed(settings.seed)
     session = prepare(settings, data, accelerator, progress.phase)
     # Only now: everything that a person can get wrong has been tried.
-    directory = RunDir.create(output, run_id(settings), overwrite)
-    directory.write_settings(settings.flat())
+    directory = RunDir(output / run_id(settings))
+    if writes:
+        directory = RunDir.create(output, run_id(settings), overwrite)
+        directory.write_settings(settings.flat())
+    start_tracker(track, accelerator, directory.path.name, settings.flat())
     every = max(1, session.steps // METRIC_ROWS)
     turnover = Turnover(session.layers)
 
     def on_step(step: Step) -> None:
         progress.step(step)
         if step.metrics or (step.step % every == 0 and step.step < session.steps):
-            row = {"step": step.step, "density": step.density, "loss": step.loss, **step.metrics}
-            directory.append_metrics(row | (turnover.since_last() if step.metrics else {}))
+            row = {"density": step.density, "loss": step.loss, **step.metrics}
+            row |= turnover.since_last() if step.metrics else {}
+            if writes:
+                directory.append_metrics({"step": step.step, **row})
+                accelerator.log(row, step=step.step)
 
     progress.phase("training")
     summary = session.train(on_step)
     progress.phase("saving")
-    _save(session, summary, directory)
-    directory.write_result(_result(session, summary, data, files, directory, started))
+    check_agreement(session.layers, accelerator)
+    if writes:
+        _save(session, summary, directory)
+        directory.write_result(_result(session, summary, data, files, directory, started))
+    # Nobody reads a run that isn't written yet.
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
     progress.phase("done")
     return directory
 
@@ -170,7 +189,10 @@ def _result(
             "metric_history": [[step, found[metric]] for step, found in summary.history],
             **({"teacher": session.teacher} if session.teacher else {}),
         },
-        "environment": environment(str(session.accelerator.device)),
+        "environment": {
+            **environment(str(session.accelerator.device)),
+            "processes": session.accelerator.num_processes,
+        },
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 
 from pruners.base import Pruner
@@ -27,6 +28,7 @@ from smpcli.training.loop import Step, Summary, train
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
 from smpcli.training.plan import count_steps
+from smpcli.training.processes import check_batch, start_alike
 from smpcli.training.statistics import input_statistics
 from smpcli.training.teacher import check_teacher
 
@@ -70,8 +72,12 @@ class Session:
         """Run the loop; afterwards the model is pruned to exactly the density asked for."""
         settings, accelerator = self.settings, self.accelerator
         optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, self.steps)
-        batches = training_loader(self.train_set, settings.batch_size, settings.seed)
-        model, optimizer, batches = accelerator.prepare(self.model, optimizer, batches)
+        batches = training_loader(
+            self.train_set, settings.batch_size, settings.seed, accelerator.process_index, accelerator.num_processes
+        )
+        model, optimizer = accelerator.prepare(self.model, optimizer)
+        # The loader has divided the batches itself; Accelerate would make them more, not smaller.
+        batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True)
         return train(
             model=model,
             pruner=self.pruner,
@@ -97,6 +103,7 @@ def prepare(
     settings: Settings, data: TaskData, accelerator: Accelerator, phase: Callable[[str], None] = lambda name: None
 ) -> Session:
     """Tokenise, load the model, make its head, find the prunable layers, attach the method to them, ask a teacher."""
+    check_batch(settings.batch_size, accelerator)
     if settings.teacher:
         check_teacher(settings)
     tokenizer = load_tokenizer(settings.model)
@@ -105,8 +112,7 @@ def prepare(
     session = assemble(settings, data.labels, tokenizer, train_set, dev, accelerator)
     if settings.teacher:
         phase("teacher")
-        steps = session.steps * accelerator.num_processes
-        distilled = distil(settings, data, train_set, tokenizer, steps, accelerator.device)
+        distilled = distil(settings, data, train_set, tokenizer, session.steps, accelerator.device)
         session.train_set, session.objective, session.teacher = (
             distilled.train_set,
             distilled.objective,
@@ -144,6 +150,7 @@ def assemble(
         spread = setup[:: max(1, len(setup) // STATISTICS_BATCHES)]
         statistics = input_statistics(model, layers, (inputs for inputs, _ in spread))
     attach(pruner, layers, statistics)
+    start_alike(layers, accelerator, settings.seed)
     weights = trained_weights(pruner, model, layers)
     return Session(
         settings=settings,

@@ -1,0 +1,51 @@
+"""One run of a sweep in a process of its own: `python -m smpcli.sweeping.worker`, the job as a line on stdin."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+from smpcli import api, console
+from smpcli.errors import EXIT_INTERRUPTED, guarded
+
+
+def carry_out(job: Mapping[str, Any]) -> tuple[int, str]:
+    """Make a run: its exit code as `smp prune` would give it, and the message of its error."""
+    talk = io.StringIO()
+    with redirect_stderr(talk):
+        code = guarded(lambda: _prune(job))
+    said = talk.getvalue().strip().splitlines()
+    return code, said[-1].removeprefix("error: ") if said else ""
+
+
+def _prune(job: Mapping[str, Any]) -> None:
+    api.prune(**job["settings"], output=Path(job["output"]))
+
+
+def _end_with_parent() -> None:
+    """The sweep holds the other end of stdin: where it ends, however it ended, there is nobody left to work for."""
+    sys.stdin.buffer.read()
+    os._exit(EXIT_INTERRUPTED)
+
+
+def main() -> None:
+    console.quieten_libraries()
+    job = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    code, message = carry_out(job)
+    if message:
+        console.error(message)
+    # The thread above still reads stdin, which a normal end would wait for.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
