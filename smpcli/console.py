@@ -114,6 +114,15 @@ class Progress:
         elif not self.quiet and name != "done":
             talk(f"{name} …")
 
+    def note(self, text: str) -> None:
+        """Something worth knowing, above the bar."""
+        if self.quiet:
+            return
+        if self.bar is not None:
+            self.bar.console.print(text, markup=False, highlight=False)
+        else:
+            talk(text)
+
     def step(self, step: Step) -> None:
         """After each training step, and after the last evaluation."""
         if step.metrics:

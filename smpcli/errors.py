@@ -19,10 +19,28 @@ from typing import Any
 EXIT_INTERNAL = 1
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class UserError(Exception):
     """Bad input: `message` is one line, says what is wrong and names a way out."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM was obeyed: `message` is one line, `resume` the command that goes on.
+
+    No `Exception`, so that nobody who handles errors takes it for one of them.
+    """
+
+    def __init__(self, code: int, message: str, resume: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.resume = resume
+
+
+def terminate(number: int, frame: object) -> None:
+    """A handler of SIGTERM for when nothing is to be saved."""
+    raise Interrupted(EXIT_TERMINATED, "terminated; nothing was finished")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
@@ -75,6 +93,12 @@ def guarded(action: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         console.error("interrupted; nothing was finished")
         return EXIT_INTERRUPTED
+    except Interrupted as stop:
+        console.error(str(stop))
+        if stop.resume:
+            # Not part of the error's line, which has an end.
+            console.talk(f"to go on: {stop.resume}")
+        return stop.code
     except BrokenPipeError:
         # Whoever read our output has seen enough (`| head`).
         with suppress(OSError):

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SPARSITY = 0.9
 # These say where things are and how the result is shown, not what is computed.
-NOT_IN_DIGEST = {"device", "data_dir"}
+NOT_IN_DIGEST = {"device", "data_dir", "checkpoint_every"}
 
 
 class RunSettings(BaseModel):
@@ -56,6 +56,9 @@ class RunSettings(BaseModel):
     evaluations: int = Field(4, ge=1, description="evaluations on the dev data during the run, the last included")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of training's matrix products; auto: bf16 where the hardware has units for it, else fp32"
+    )
+    checkpoint_every: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d{1,6}(\.\d+)? ?m$")] = Field(
+        "5m", description="steps (500) or minutes (5m) between checkpoints; 0: none but at Ctrl-C"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
     data_dir: str | None = Field(None, description="folder of the original data files (default: $SMP_DATA_DIR)")

@@ -34,6 +34,9 @@ MaxSteps = Annotated[int | None, typer.Option(help="Training steps, instead of -
 BatchSize = Annotated[int | None, typer.Option(help="Training examples a step.  [default: the task's]")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.  [default: auto]")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the last checkpoint of a run that was broken off.")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Validate everything and print what would be done; downloads nothing.")
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError
-from smpcli.files import replacing
+from smpcli.files import harmless_cell, replacing
 from smpcli.results.rundir import RunDir, RunError, is_run
 from smpcli.results.schema import Result
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 # What a person sets that can't change a figure, or that a column of its own or a digest stands for.
-_NO_SETTINGS = frozenset({"seed", "output", "overwrite", "device", "data_dir", "recipe", "json", "quiet", "dry_run"})
+_NO_SETTINGS = frozenset(
+    "seed output overwrite resume device data_dir checkpoint_every recipe json quiet dry_run".split()
+)
 _WHAT_A_RUN_IS = "a run is a folder that `smp prune … --output FOLDER` makes"
 
 
@@ -82,7 +84,7 @@ class Comparison:
         frame = self.to_frame()
         text = [name for name in frame.columns if isinstance(getattr(self.rows[0], name), str)] if self.rows else []
         for name in [*text, "seeds", "runs"]:
-            frame[name] = frame[name].map(_harmless)
+            frame[name] = frame[name].map(harmless_cell)
         with replacing(Path(path), "--csv") as temporary:
             frame.to_csv(temporary, index=False, encoding="utf-8", errors="backslashreplace", lineterminator="\n")
 
@@ -260,8 +262,3 @@ def _difference(row: Row, rows: Sequence[Row]) -> float | None:
     # The best of equals, so that a badly trained dense run makes no pruned one look good.
     nearest = min(dense, key=lambda other: (abs(other.steps * other.batch_size - length), -other.mean))
     return row.mean - nearest.mean
-
-
-def _harmless(text: str) -> str:
-    """Text that a spreadsheet takes for text (OWASP, "CSV injection")."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError, one_line
-from smpcli.files import cannot_write, read_yaml, replacing, write_text, write_yaml
+from smpcli.files import cannot_write, is_temporary, read_yaml, remove_temporaries, replacing, write_text, write_yaml
 from smpcli.results.masks import read_masks, write_masks
 from smpcli.results.schema import Result, SchemaError, parse_result
 
@@ -87,6 +87,37 @@ class RunDir:
         except OSError as error:
             raise cannot_write(path, error) from error
         return cls(path)
+
+    @classmethod
+    def resume(cls, path: Path, rows: Sequence[Mapping[str, Any]]) -> RunDir:
+        """Take an unfinished run to go on with it: with these rows in metrics.jsonl, and nothing half written."""
+        run = cls(path)
+        try:
+            run.tidy()
+            for name in (PREDICTIONS, MASKS, HEAD, WEIGHTS):
+                (path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        run._rows = [dict(row) for row in rows]
+        run._write_rows(METRICS, run._rows)
+        return run
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half written, and of a finished run its checkpoints."""
+        checkpoint = self.path / CHECKPOINT
+        remove_temporaries(self.path, *_OWN)
+        if checkpoint.is_symlink():
+            checkpoint.unlink()
+        elif self.has(RESULT):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        elif checkpoint.is_dir():
+            for entry in checkpoint.glob(".*.tmp"):
+                entry.unlink()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl as written by this process, fit for JSON."""
+        return [_finite(row) for row in self._rows]
 
     @staticmethod
     def refuse_finished(path: Path, overwrite: bool) -> None:
@@ -262,9 +293,7 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_own(entry: Path) -> bool:
-    # A killed run leaves temporary files: ".result.json.x1y2z3.tmp".
-    temporary = entry.name.endswith(".tmp") and entry.name.startswith(tuple(f".{name}." for name in _OWN))
-    return entry.name in _OWN or temporary
+    return entry.name in _OWN or is_temporary(entry.name, _OWN)
 
 
 def _clearing_order(entry: Path) -> int:

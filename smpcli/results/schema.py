@@ -105,6 +105,7 @@ class Result(_Block):
     model: ModelInfo
     training: TrainingInfo
     environment: Environment
+    warnings: list[str] = []
 
     @property
     def value(self) -> float:

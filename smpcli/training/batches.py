@@ -63,33 +63,44 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool
 class LengthBuckets(Sampler[list[int]]):
     """Batches of similar length in random order: shuffle, sort inside windows, cut into batches, shuffle those.
 
-    The order depends on `seed` and on how often it was iterated (the epoch), nothing else.
+    The order depends on `seed` and on how often it was iterated (the epoch), nothing else. `done` batches, over all
+    epochs, are taken as read: the first iteration begins after them.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, done: int = 0) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
         self.drop_last = False
         self.seed = seed
-        self.epoch = 0
+        self.epoch, self.skipped = divmod(done, len(self))
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        self.epoch += 1
+        batches = self.batches(self.epoch)[self.skipped :]
+        self.epoch, self.skipped = self.epoch + 1, 0
+        yield from batches
+
+    def batch(self, step: int) -> list[int]:
+        """The examples of a step, counted over all epochs from 0."""
+        epoch, index = divmod(step, len(self))
+        return self.batches(epoch)[index]
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """All batches of an epoch, in order."""
+        random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.lengths))
         window = WINDOW * self.batch_size
         parts = [order[start : start + window] for start in range(0, len(order), window)]
         order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        for index in random.permutation(len(batches)):
-            yield batches[index].tolist()
+        return [batches[index].tolist() for index in random.permutation(len(batches))]
 
 
-def training_loader(encoded: Encoded, batch_size: int, seed: int) -> DataLoader[Any]:
-    sampler = LengthBuckets(encoded.lengths, batch_size, seed)
+def training_loader(encoded: Encoded, batch_size: int, seed: int, done: int = 0) -> DataLoader[Any]:
+    """Batches in random order, without the first `done`."""
+    sampler = LengthBuckets(encoded.lengths, batch_size, seed, done)
     return DataLoader(encoded, batch_sampler=sampler, collate_fn=encoded.collate)
 
 

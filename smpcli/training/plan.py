@@ -30,6 +30,7 @@ class Plan:
     trained_weights: int | None
     learned_scores: int | None
     memory_bytes: int | None
+    disk_bytes: int | None
 
 
 def count_steps(settings: Settings, examples: int) -> int:
@@ -38,6 +39,17 @@ def count_steps(settings: Settings, examples: int) -> int:
         return int(settings.max_steps)
     batches: int = math.ceil(examples / settings.batch_size)
     return max(1, round(float(settings.epochs) * batches))
+
+
+def disk_need(trained: int, kept_values: int, prunable: int, checkpoint_every: int | str) -> int:
+    """Bytes that a run takes at most while it goes on.
+
+    trained: numbers that are trained, scores and all; kept_values: trained weights that the result holds. A
+    checkpoint has each trained number with AdamW's two moments; at a time there are the best, the last, and the one
+    being written.
+    """
+    checkpoint = 3 * FLOAT * trained + prunable // 8
+    return checkpoint * (3 if checkpoint_every != 0 else 2) + FLOAT * kept_values + prunable // 8 + 2**20
 
 
 def check_output(output: Path) -> None:
@@ -92,7 +104,10 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
     from smpcli.modeling.build import outline
     from smpcli.modeling.layers import find_prunable
 
-    names = ("total_weights", "prunable_weights", "kept_weights", "trained_weights", "learned_scores", "memory_bytes")
+    names = (
+        *("total_weights", "prunable_weights", "kept_weights", "trained_weights", "learned_scores"),
+        *("memory_bytes", "disk_bytes"),
+    )
     try:
         config = load_config(settings.model, local_only=True)
     except UserError:
@@ -120,7 +135,9 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
         memory += (FLOAT + 1) * prunable
         memory += FLOAT * prunable if pruner.trains_weights else 0
     memory += _activations(settings, config)
-    return dict(zip(names, (total, prunable, kept, trained, scores, memory), strict=True))
+    weights = total if pruner.trains_weights else 0
+    disk = disk_need(trained + scores, weights, prunable, settings.checkpoint_every)
+    return dict(zip(names, (total, prunable, kept, trained, scores, memory, disk), strict=True))
 
 
 def _activations(settings: Settings, config: Any) -> int:

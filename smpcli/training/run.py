@@ -5,26 +5,32 @@ from __future__ import annotations
 import platform
 import re
 import shlex
+import shutil
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from smpcli.training.plan import check_output
+from smpcli.errors import Interrupted, UserError
+from smpcli.files import exclusive
+from smpcli.training.plan import check_output, disk_need
 
 if TYPE_CHECKING:
     from smpcli.results.rundir import RunDir
     from smpcli.settings import Settings
     from smpcli.tasks.data import TaskData
+    from smpcli.training.checkpoint import Identity
     from smpcli.training.loop import Step, Summary
     from smpcli.training.session import Session
+    from smpcli.training.state import Saved
 
 # metrics.jsonl gets about this many rows of training loss.
 METRIC_ROWS = 100
 
 
 class Progress(Protocol):
-    """Whoever wants to know how a run goes on."""
+    """Whoever wants to know how a run goes on. One that has a method `note(text)` is told what is worth knowing."""
 
     def phase(self, name: str) -> None: ...
     def step(self, step: Step) -> None: ...
@@ -39,10 +45,14 @@ def run_id(settings: Settings) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{digest(settings.digested())[:8]}"
 
 
-def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = False) -> RunDir:
+def run(
+    settings: Settings, output: Path, progress: Progress, overwrite: bool = False, resume: bool = False
+) -> RunDir:
     """Carry out one run and return its directory; result.json is written last.
 
-    Raises UserError for what a person can mend (data, model, folder).
+    resume: take the run as it is found: finished, it is returned; unfinished, it goes on from its last checkpoint;
+    else it begins. Raises UserError for what a person can mend (data, model, folder; a checkpoint of other settings,
+    data or weights), Interrupted after Ctrl-C or SIGTERM, when a checkpoint is written.
     """
     check_output(output)
     started = datetime.now(UTC)
@@ -50,21 +60,56 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
     # Heavy, so only after what is checked in no time.
     from accelerate.utils import set_seed
 
-    from smpcli.results.rundir import RunDir
+    from smpcli.results.rundir import CHECKPOINT, RESULT, RunDir
     from smpcli.tasks.data import load_data
+    from smpcli.training.checkpoint import Identity
+    from smpcli.training.checkpoint import read as read_checkpoint
     from smpcli.training.device import make_accelerator, resolve_precision
     from smpcli.training.session import prepare
 
     accelerator = make_accelerator(settings.device)
     settings = settings.replace(precision=resolve_precision(settings.precision, accelerator.device))
-    RunDir.refuse_finished(output / run_id(settings), overwrite)
+    path = output / run_id(settings)
+    if resume and (path / RESULT).exists():
+        return _finished(path)
+    RunDir.refuse_finished(path, overwrite)
+    saved = read_checkpoint(path / CHECKPOINT) if resume else None
     data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
     progress.phase("model")
     set_seed(settings.seed)
     session = prepare(settings, data, accelerator)
+    identity = Identity(settings.digested(), data.digest, session.base_digest)
+    if saved is not None and (differences := identity.differences(saved.about)):
+        raise UserError(f"{path} can't be resumed, as it is another run; different: {', '.join(differences)}")
+    _check_disk(session, output, progress)
     # Only now: everything that a person can get wrong has been tried.
-    directory = RunDir.create(output, run_id(settings), overwrite)
-    directory.write_settings(settings.flat())
+    with exclusive(path):
+        if resume and (path / RESULT).exists():  # another process has finished it meanwhile
+            return RunDir.open(path)
+        if saved is not None:
+            directory = RunDir.resume(path, [dict(row) for row in saved.about.rows])
+            _note(progress, f"goes on after step {saved.about.step} of {session.steps}")
+        else:
+            directory = RunDir.create(output, run_id(settings), overwrite)
+            directory.write_settings(settings.flat())
+        return _carry_out(session, data, directory, identity, saved, progress, started)
+
+
+def _carry_out(
+    session: Session,
+    data: TaskData,
+    directory: RunDir,
+    identity: Identity,
+    saved: Saved | None,
+    progress: Progress,
+    started: datetime,
+) -> RunDir:
+    """Train, save, and leave a finished run, or one that can be resumed."""
+    from smpcli.results.rundir import CHECKPOINT
+    from smpcli.training.checkpoint import Checkpoints
+    from smpcli.training.interruption import Interruption
+
+    settings = session.settings
     every = max(1, session.steps // METRIC_ROWS)
 
     def on_step(step: Step) -> None:
@@ -72,13 +117,93 @@ def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = 
         if step.metrics or (step.step % every == 0 and step.step < session.steps):
             directory.append_metrics({"step": step.step, "density": step.density, "loss": step.loss, **step.metrics})
 
-    progress.phase("training")
-    summary = session.train(on_step)
-    progress.phase("saving")
-    _save(session, summary, directory)
-    directory.write_result(_result(session, summary, data, directory, started))
+    with Interruption() as interruption:
+        checkpoints = Checkpoints(
+            directory.path / CHECKPOINT,
+            identity,
+            every=settings.checkpoint_every,
+            metric=settings.task.metrics[0],
+            final=1 - settings.sparsity,
+            rows=lambda: directory.rows,
+            interruption=interruption,
+            resume=_resume_command(directory.path),
+            saved=saved,
+        )
+        progress.phase("training")
+        summary = session.train(on_step, checkpoints)
+        warnings = _check_masks(session)
+        progress.phase("saving")
+        _save(session, summary, directory)
+        directory.write_result(
+            _result(session, summary, data, directory, started, warnings, checkpoints.start.seconds)
+        )
+        with suppress(OSError):  # the run is finished; what is left goes at the next start
+            directory.tidy()
+    for warning in warnings:
+        _note(progress, f"warning: {warning}")
     progress.phase("done")
+    if interruption.signal:
+        raise Interrupted(interruption.code, f"interrupted, but not before the run was finished: {directory.path}")
     return directory
+
+
+def _finished(path: Path) -> RunDir:
+    from smpcli.results.rundir import RunDir
+
+    directory = RunDir.open(path)
+    with exclusive(path), suppress(OSError):
+        directory.tidy()
+    return directory
+
+
+def _note(progress: Progress, text: str) -> None:
+    note = getattr(progress, "note", None)
+    if note is not None:
+        note(text)
+
+
+def _check_disk(session: Session, output: Path, progress: Progress) -> None:
+    """Say what the run will write at most; refuse where that doesn't fit."""
+    from smpcli.results.table import human_bytes
+
+    trained = sum(weight.numel() for weight in session.weights)
+    scores = sum(part.numel() for layer in session.layers for part in layer.score_parameters())
+    weights = trained if session.pruner.trains_weights else 0
+    need = disk_need(trained + scores, weights, session.prunable, session.settings.checkpoint_every)
+    place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < need:
+        raise UserError(
+            f"{output} has {human_bytes(free)} free, and the run needs up to {human_bytes(need)}: make room, choose "
+            "another place with --output, or keep fewer checkpoints with --set checkpoint_every=0"
+        )
+    _note(progress, f"needs up to {human_bytes(need)} of disk while it runs; {human_bytes(free)} are free")
+
+
+def _check_masks(session: Session) -> list[str]:
+    """Warnings about the final masks. Raises UserError where they don't have the sparsity that was asked for."""
+    from pruners.allocation import kept_weights
+    from pruners.masking import kept
+
+    if not session.layers:
+        return []
+    wanted, found = kept_weights(1 - session.settings.sparsity, session.prunable), kept(session.layers)
+    nonzero = sum(int(layer.effective.count_nonzero()) for layer in session.layers)
+    if found != wanted or nonzero > wanted:
+        raise UserError(
+            f"method '{session.pruner.name}' left {found:,} weights in its masks and {nonzero:,} in the model, where "
+            f"a sparsity of {session.settings.sparsity:g} leaves {wanted:,}: the method is at fault"
+        )
+    return [f"nothing is left of {layer.name}: its mask is empty" for layer in session.layers if not layer.mask.any()]
+
+
+def _resume_command(path: Path) -> str:
+    """The command that goes on with a run: the one given, or for a run from elsewhere one by its settings."""
+    if Path(sys.argv[0]).stem in ("smp", "__main__") and sys.argv[1:2] in (["prune"], ["finetune"]):
+        given = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--overwrite")]
+    else:
+        given = ["prune", "--recipe", str(path / "settings.yaml"), "--output", str(path.parent)]
+    return shlex.join(["smp", *given, "--resume"])
 
 
 def _path(text: str | None) -> Path | None:
@@ -114,7 +239,13 @@ def _save(session: Session, summary: Summary, directory: RunDir) -> None:
 
 
 def _result(
-    session: Session, summary: Summary, data: TaskData, directory: RunDir, started: datetime
+    session: Session,
+    summary: Summary,
+    data: TaskData,
+    directory: RunDir,
+    started: datetime,
+    warnings: list[str],
+    seconds_before: float,
 ) -> dict[str, Any]:
     from pruners.masking import kept
     from smpcli.results.rundir import digest
@@ -136,7 +267,7 @@ def _result(
             "settings_digest": digest(settings.digested()),
             "command": _command(),
             "started": started.isoformat(timespec="seconds"),
-            "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+            "seconds": round((datetime.now(UTC) - started).total_seconds() + seconds_before, 3),
         },
         "metric": metric,
         "metrics": summary.evaluation.metrics,
@@ -163,6 +294,7 @@ def _result(
             "metric_history": [[step, found[metric]] for step, found in summary.history],
         },
         "environment": environment(str(session.accelerator.device)),
+        "warnings": warnings,
     }
 
 
