@@ -67,6 +67,11 @@ def _save(run: Reopened, folder: Path) -> None:
         # A masked-LM class has no place for labels of its own: they travel in the configuration.
         words = run.tokenizer.convert_ids_to_tokens(run.model.word_ids)
         run.model.config.smp_label_words = dict(zip(run.labels or ["score"], words, strict=True))
+    # Never pass on what a stranger's configuration says of code to run.
+    for part in (run.model.config, run.tokenizer):
+        if getattr(part, "auto_map", None):
+            del part.auto_map
+    run.tokenizer.init_kwargs.pop("auto_map", None)
     run.model.backbone.save_pretrained(folder)
     run.tokenizer.save_pretrained(folder)
     for path in folder.iterdir():

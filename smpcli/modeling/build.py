@@ -87,7 +87,7 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
     auto_class = AutoModelForMaskedLM if words else AutoModelForSequenceClassification
     try:
         with torch.device("meta"):
-            return auto_class.from_config(config)
+            return auto_class.from_config(config, trust_remote_code=False)
     except ValueError as error:
         raise unsupported(config, error) from error
 

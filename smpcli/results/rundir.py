@@ -24,6 +24,8 @@ MASKS, HEAD, WEIGHTS, RESULT = "mask.safetensors", "head.safetensors", "weights.
 CHECKPOINT = "checkpoint"
 # In the order of clearing: never a result without what it speaks of, and a run to the last.
 _OWN = (RESULT, METRICS, PREDICTIONS, MASKS, HEAD, WEIGHTS, CHECKPOINT, SETTINGS)
+# What no run comes near, and no reader should take into memory.
+_LIMITS = {RESULT: 20_000_000, METRICS: 200_000_000, PREDICTIONS: 2_000_000_000}
 _HOW_TO_MAKE = "`smp prune … --output FOLDER` makes one"
 
 
@@ -141,6 +143,7 @@ class RunDir:
             if not (path / SETTINGS).is_file():
                 raise RunError(path, f"is damaged: {SETTINGS} is missing")
             run = cls(path)
+            run._refuse_links()
             run._check_files(run.result)
         except OSError as error:
             raise RunError(path, f"can't be read: {error.strerror or error}") from error
@@ -158,9 +161,12 @@ class RunDir:
     def settings(self) -> dict[str, Any]:
         """The fully resolved settings."""
         try:
-            return read_yaml(self.path / SETTINGS)
+            settings = read_yaml(self.path / SETTINGS)
         except UserError as error:
             raise RunError(self.path, f"is damaged: {error}") from None
+        if strange := [key for key in settings if not isinstance(key, str)]:
+            raise RunError(self.path, f"is damaged: {SETTINGS}: the key {one_line(repr(strange[0]), 60)} is no name")
+        return settings
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -237,10 +243,22 @@ class RunDir:
         parse_result(text)
         write_text(self.path / RESULT, text)
 
+    def _refuse_links(self) -> None:
+        """A run may be a stranger's: none of its files is one that lies elsewhere."""
+        inside = self.path.resolve()
+        for name in _OWN:
+            file = self.path / name
+            if file.is_symlink() and not file.resolve().is_relative_to(inside):
+                raise RunError(self.path, f"is damaged: {name} is a link that leads out of the folder")
+
     def _check_files(self, result: Result) -> None:
         pruned = result.weights.kept < result.weights.prunable
         expected: dict[str, int | None] = {MASKS: None} if pruned else {}
         for name, size in {**expected, **result.files}.items():
+            if name not in _OWN:
+                raise RunError(
+                    self.path, f"is damaged: {RESULT} lists '{one_line(name, 60)}', which is no file of a run"
+                )
             file = self.path / name
             if not file.is_file():
                 raise RunError(self.path, f"is damaged: {name} is missing")
@@ -252,7 +270,10 @@ class RunDir:
 
     def _read(self, name: str) -> str:
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            file = self.path / name
+            if (size := file.stat().st_size) > _LIMITS.get(name, size):
+                raise RunError(self.path, f"is damaged: {name} has {size:,} bytes, more than any run writes")
+            return file.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise RunError(self.path, f"is unfinished: it has no {name}") from None
         except UnicodeDecodeError:

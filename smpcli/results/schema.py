@@ -105,7 +105,6 @@ class Result(_Block):
     model: ModelInfo
     training: TrainingInfo
     environment: Environment
-    warnings: list[str] = []
 
     @property
     def value(self) -> float:

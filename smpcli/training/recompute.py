@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,27 +46,44 @@ class Reopened:
 
 def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
     """Load a finished run; the data must be those that it was trained and measured on."""
+    from smpcli.modeling.backbone import load_config
     from smpcli.modeling.restore import restore
     from smpcli.settings import resolve
     from smpcli.tasks.data import load_data
     from smpcli.training.batches import encode
 
     directory = RunDir.open(path)
-    settings = resolve(flags={**directory.settings, **({"data_dir": str(data_dir)} if data_dir else {})})
-    data = load_data(
-        settings.task,
-        Path(settings.data_dir) if settings.data_dir else None,
-        dev_file=Path(settings.dev_file) if settings.dev_file else None,
-    )
+    with _needed(f"{path}, settings.yaml"):
+        settings = resolve(flags={**directory.settings, **({"data_dir": str(data_dir)} if data_dir else {})})
+    with _needed(f"{path} needs its data again"):
+        data = load_data(
+            settings.task,
+            Path(settings.data_dir) if settings.data_dir else None,
+            dev_file=Path(settings.dev_file) if settings.dev_file else None,
+        )
     if data.digest != directory.result.data.digest:
         raise UserError(
             f"the data of '{settings.task.name}' ({data.origin}) differ from those of {path} "
             f"({directory.result.data.origin}): name the right folder with --data-dir"
         )
+    with _needed(f"{path} needs its base model again"):
+        load_config(settings.model)
     model, tokenizer = restore(directory, settings, data.labels)
     regression = settings.task.kind == "regression"
     dev = {split: encode(tokenizer, part, settings.max_length, regression) for split, part in data.dev.items()}
     return Reopened(directory, settings, data.labels, model, tokenizer, dev)
+
+
+@contextmanager
+def _needed(what: str) -> Iterator[None]:
+    """Errors about what a run names, said of the run: without advice on flags that only `prune` has."""
+    try:
+        yield
+    except UserError as error:
+        # Clauses with their separators; a flag other than --data-dir is no way out here.
+        clauses = re.split(r"(?=: |; |, or |, name )", str(error))
+        kept = [clause for clause in clauses if not re.search(r"--(?!data-dir)\w", clause)]
+        raise UserError(f"{what}: {''.join(kept) or clauses[0]}") from error
 
 
 def recompute(path: Path, data_dir: Path | None = None) -> Recomputed:

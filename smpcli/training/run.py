@@ -75,6 +75,7 @@ def run(
     RunDir.refuse_finished(path, overwrite)
     saved = read_checkpoint(path / CHECKPOINT) if resume else None
     data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
+    _note_blind_metrics(settings, data, progress)
     progress.phase("model")
     set_seed(settings.seed)
     session = prepare(settings, data, accelerator)
@@ -160,6 +161,14 @@ def _note(progress: Progress, text: str) -> None:
     note = getattr(progress, "note", None)
     if note is not None:
         note(text)
+
+
+def _note_blind_metrics(settings: Settings, data: TaskData, progress: Progress) -> None:
+    from smpcli.tasks.metrics import undefined
+
+    for split, examples in data.dev.items():
+        if reason := undefined(settings.task.metrics, examples.labels):
+            _note(progress, f"warning: dev set '{split}': {reason}")
 
 
 def _check_disk(session: Session, output: Path, progress: Progress) -> None:

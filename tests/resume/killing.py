@@ -47,7 +47,7 @@ class Moments:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def watch(self) -> None:
-        """Count evaluations' batches, and the steps of all writing: half a file, its fsync, rename, and what follows."""
+        """Count evaluations' batches, and the moments of writing: half a file, fsync, rename, and what follows."""
         import safetensors.torch
 
         from smpcli.modeling.heads import TaskModel
@@ -73,7 +73,7 @@ class Moments:
             save(tensors, path, *more)
 
         def watched_fsync(handle: int) -> None:
-            self.pass_by(where(os.readlink(f"/proc/self/fd/{handle}")))
+            self.pass_by(where(Path(f"/proc/self/fd/{handle}").readlink()))
             fsync(handle)
 
         def watched_replace(source: Any, target: Any, **more: Any) -> None:

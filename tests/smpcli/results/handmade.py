@@ -69,7 +69,6 @@ def plain_result(**changes: Any) -> dict[str, Any]:
             "device": "cpu",
             "threads": 2,
         },
-        "warnings": [],
     }
     for name, value in changes.items():
         *path, last = name.split("__")
