@@ -43,7 +43,7 @@ def replacing(path: Path, flag: str = "--output") -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error, flag) from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # not there after a success; what can't be removed goes at the next start
             temporary.unlink()
 
 

@@ -24,7 +24,8 @@ _CHECK = """
 import json, sys, torch, transformers
 from safetensors.torch import load_file, save_file
 folder, task = sys.argv[1], json.loads(sys.argv[2])
-model = getattr(transformers, task["auto_class"]).from_pretrained(folder).eval()
+auto_class = getattr(transformers, task["auto_class"])
+model = auto_class.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
 logits = []
 with torch.no_grad():
     for index in range(task["batches"]):
