@@ -104,15 +104,28 @@ def guarded(action: Callable[[], object]) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_INTERNAL
+    except OSError as error:
+        if error.filename is None:
+            return _internal_fault(error)
+        console.error(
+            f"can't use {one_line(str(error.filename), 120)}: {error.strerror or error}; is it the right path?"
+        )
+        return EXIT_USER
     except Exception as error:
         # Typer's own usage errors have no public class in common; this method marks them.
         if hasattr(error, "format_message"):
             return _usage_error(error)
-        console.error(
-            f"internal fault ({type(error).__name__}: {one_line(str(error), 120)}); "
-            f"the full traceback is in {save_traceback(error)}: please report it"
-        )
-        return EXIT_INTERNAL
+        return _internal_fault(error)
+
+
+def _internal_fault(error: Exception) -> int:
+    from smpcli import console
+
+    console.error(
+        f"internal fault ({type(error).__name__}: {one_line(str(error), 120)}); "
+        f"the full traceback is in {save_traceback(error)}: please report it"
+    )
+    return EXIT_INTERNAL
 
 
 def _usage_error(error: Any) -> int:

@@ -119,6 +119,22 @@ def write_yaml(path: Path, value: Any) -> None:
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
 
 
+def is_file(path: Path) -> bool:
+    """As `Path.is_file`, but False for what no system takes for a path (a name of 300 characters)."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, likewise."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def harmless_cell(text: str) -> str:
     """A CSV cell that no spreadsheet takes for a formula (OWASP, "CSV injection"); numbers stay as they are."""
     dangerous = text.startswith(("=", "+", "-", "@", "\t", "\r"))

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pruners import registry
 from smpcli.errors import UserError, one_line, unknown
-from smpcli.files import parse_yaml, read_yaml
+from smpcli.files import is_file, is_folder, parse_yaml, read_yaml
 from smpcli.modeling.backbone import EMBEDDED
 from smpcli.paths import RECIPES
 from smpcli.tasks.task import Task, find_task
@@ -170,9 +170,9 @@ def _absolute_places(run: RunSettings, task: Task) -> dict[str, str]:
     places = {"dev_file": run.dev_file, "data_dir": run.data_dir}
     if task.source.folder and not run.data_dir:
         places["data_dir"] = os.environ.get("SMP_DATA_DIR") or None
-    if Path(run.task).suffix and Path(run.task).expanduser().is_file():
+    if Path(run.task).suffix and is_file(Path(run.task).expanduser()):
         places["task"] = run.task
-    if run.model not in EMBEDDED and Path(run.model).expanduser().is_dir():
+    if run.model not in EMBEDDED and is_folder(Path(run.model).expanduser()):
         places["model"] = run.model
     return {key: str(Path(place).expanduser().absolute()) for key, place in places.items() if place}
 
@@ -257,7 +257,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     elif name.endswith((".yaml", ".yml")):
         content = read_yaml(Path(name))
     else:
-        if Path(name).is_file():
+        if is_file(Path(name)):
             raise UserError(f"recipe {name}: a recipe file's name must end in .yaml")
         raise unknown("recipe", name, recipe_names(), "`smp recipes` lists them; a file's name ends in .yaml")
     content.pop("description", None)

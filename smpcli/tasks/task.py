@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from smpcli.errors import UserError, one_line, unknown
-from smpcli.files import read_yaml
+from smpcli.files import is_file, is_folder, read_yaml
 from smpcli.paths import RECIPES
 from smpcli.tasks import own
 from smpcli.tasks.tables import FORMATS, read_table
@@ -145,9 +145,9 @@ def find_task(name: str, *, text: str | None = None, pair: str | None = None, la
         return load_yaml(built_in[name])
     if suffix in (".yaml", ".yml"):
         return load_yaml(path.absolute())
-    if path.is_dir():
+    if is_folder(path):
         raise UserError(f"{name} is a folder: --task takes a task's name or a file; a folder goes to --data-dir")
-    if path.is_file() or suffix in (".json", ".txt", ".xlsx", ".gz", ".zip"):
+    if is_file(path) or suffix in (".json", ".txt", ".xlsx", ".gz", ".zip"):
         read_table(path)  # says which endings there are
     raise unknown("task", name, built_in, "`smp tasks` lists them; or give a csv, tsv, jsonl, parquet or yaml file")
 

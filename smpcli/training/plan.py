@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruners.allocation import kept_weights
 from smpcli.errors import UserError
+from smpcli.files import cannot_write, is_folder
 
 if TYPE_CHECKING:
     from smpcli.settings import Settings
@@ -56,7 +57,10 @@ def check_output(output: Path) -> None:
     """Refuse an output folder that can't be written before anything long begins; makes nothing."""
     import os
 
-    existing = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    try:
+        existing = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    except OSError as error:
+        raise cannot_write(output, error) from error
     if not existing.is_dir():
         raise UserError(f"can't write {output}: {existing} is a file; choose another place with --output")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -88,7 +92,7 @@ def _check_words(settings: Settings) -> None:
     from smpcli.modeling.heads import word_ids
 
     task = settings.task
-    if not Path(model_path(settings.model)).is_dir():
+    if not is_folder(Path(model_path(settings.model))):
         return
     if reads_words(settings.run, task, load_config(settings.model, local_only=True)):
         word_ids(load_tokenizer(settings.model), task.words, task.labels or ["score"], task.name)
@@ -111,7 +115,7 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
     try:
         config = load_config(settings.model, local_only=True)
     except UserError:
-        if Path(model_path(settings.model)).is_dir():
+        if is_folder(Path(model_path(settings.model))):
             raise
         return dict.fromkeys(names)
     model = outline(settings.run, settings.task, config)

@@ -186,6 +186,16 @@ CASES = [
     case("finetune --task sst3 --model {bert}", "unknown task 'sst3'"),
     case(f"finetune {OWN} --seed -1", "'seed'", "at least 0"),
     case(f"finetune {OWN} --output {{csv}}", "can't write", "--output"),
+    # -- names that no system takes for a path
+    case(f"prune --task {'x' * 300} {BERT}", "unknown task"),
+    case(f"prune --task {'x' * 300}.csv {BERT}", "there is no file"),
+    case(f"prune {CSV} --model {'x' * 300}/y/z", "there is no model folder"),
+    case(f"prune {OWN} --recipe {'x' * 300}.yaml", "x.yaml"),
+    case(f"prune {OWN} --output {'x' * 300}", "can't write", "too long", "--output"),
+    case(f"prune --task sst2 {BERT} --data-dir {'x' * 300}", "no folder", "--data-dir"),
+    case(f"eval {'x' * 300}", "can't be read", "too long"),
+    case(f"compare {'x' * 300}", "can't read", "too long"),
+    case(f"export {{run}} --output {'x' * 300}/y", "can't"),
     # -- words too many, too few, and unknown
     case("", "--help"),
     case(f"prune {OWN} twice", "twice", "--help"),
