@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -92,7 +93,11 @@ def exclusive(path: Path, flag: str = "--output") -> Iterator[None]:
 def remove_temporaries(folder: Path, *names: str) -> None:
     """Remove what killed processes left of writing files of these names in `folder`."""
     for entry in folder.iterdir():
-        if is_temporary(entry.name, names):
+        if not is_temporary(entry.name, names):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
             entry.unlink()
 
 

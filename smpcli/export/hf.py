@@ -45,7 +45,7 @@ def write(run: Reopened, target: Path) -> Exported:
     """Write the folder, reload it in a new process by transformers alone, compare logits, put it in place."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
     except OSError as error:
         raise cannot_write(target, error) from error
     try:
