@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from pruners import registry
 from smpcli.errors import UserError, one_line, unknown
@@ -57,7 +58,7 @@ class RunSettings(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of training's matrix products; auto: bf16 where the hardware has units for it, else fp32"
     )
-    checkpoint_every: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d{1,6}(\.\d+)? ?m$")] = Field(
+    checkpoint_every: int | str = Field(
         "5m", description="steps (500) or minutes (5m) between checkpoints; 0: none but at Ctrl-C"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
@@ -66,6 +67,13 @@ class RunSettings(BaseModel):
     text_column: str | None = Field(None, description="text column of your own file (default: guessed)")
     pair_column: str | None = Field(None, description="second text column of your own file")
     label_column: str | None = Field(None, description="label column of your own file (default: guessed)")
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _steps_or_minutes(cls, value: int | str) -> int | str:
+        if not re.fullmatch(r"\d{1,9}|\d{1,6}(\.\d+)? ?m", str(value)):
+            raise ValueError("neither steps nor minutes")
+        return value if str(value).endswith("m") else int(value)
 
 
 @dataclass(frozen=True)
