@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from smpcli.errors import one_line
-
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -19,6 +17,8 @@ if TYPE_CHECKING:
 
 # Where the output is no terminal, a run prints about this many lines.
 PLAIN_LINES = 20
+# Characters of an error's line.
+MESSAGE = 300
 
 
 def quieten_libraries() -> None:
@@ -68,8 +68,9 @@ def talk(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """The one line of an error, on stderr."""
-    talk(f"error: {one_line(text)}")
+    """The one line of an error, on stderr. Of a long one the middle goes: the way out is at its end."""
+    line = " ".join(text.split())
+    talk(f"error: {line if len(line) <= MESSAGE else f'{line[:180]} … {line[3 + 180 - MESSAGE :]}'}")
 
 
 class Progress:

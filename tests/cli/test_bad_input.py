@@ -31,7 +31,8 @@ class Case:
 
     @property
     def id(self) -> str:
-        return self.line.replace("{run}", "RUN").replace("/", "|")[:120]
+        line = self.line.replace("{run}", "RUN").replace("/", "|")
+        return line if len(line) < 120 else f"{line[:80]}…{line[-30:]}"
 
 
 def case(line: str, *says: str) -> Case:
