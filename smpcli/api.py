@@ -33,6 +33,7 @@ class _Silent:
 
     def phase(self, name: str) -> None: ...
     def step(self, step: Any) -> None: ...
+    def note(self, text: str) -> None: ...
     def changed(self, run: Any) -> None: ...
     def tick(self, runs: Any) -> None: ...
 
@@ -45,12 +46,14 @@ def prune(
     recipe: str | None = None,
     output: str | Path = "results",
     overwrite: bool = False,
+    resume: bool = False,
     track: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> RunDir:
     """Prune a model for a task and return the finished run.
 
+    resume: go on from the last checkpoint of a run that was broken off; a finished one is returned as it is.
     task, method, sparsity, recipe: as on the command line. settings: every other flag and --set key, e.g.
     model="bert-base-uncased", seed=1, max_steps=500, init="zero". track: an experiment tracker, e.g.
     "tensorboard". Raises UserError for bad input.
@@ -60,7 +63,11 @@ def prune(
     resolved = _resolve(recipe, {"task": task, "method": method, "sparsity": sparsity, **settings})
     from smpcli.training.run import run
 
-    return run(resolved, Path(output), progress or _Silent(), overwrite, track)
+    if resume:
+        from smpcli.training.resume import refuse_others
+
+        refuse_others(resolved, Path(output))
+    return run(resolved, Path(output), progress or _Silent(), overwrite, resume=resume, track=track)
 
 
 def finetune(task: str | None = None, **options: Any) -> RunDir:

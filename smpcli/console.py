@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from smpcli.errors import one_line
-
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.progress import Progress as RichProgress
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
 
 # Where the output is no terminal, a run prints about this many lines.
 PLAIN_LINES = 20
+# Characters of an error's line.
+MESSAGE = 300
 
 
 def quieten_libraries() -> None:
@@ -79,8 +79,9 @@ def talk(text: str) -> None:
 
 
 def error(text: str) -> None:
-    """The one line of an error, on stderr."""
-    talk(f"error: {one_line(text)}")
+    """The one line of an error, on stderr. Of a long one the middle goes: the way out is at its end."""
+    line = " ".join(text.split())
+    talk(f"error: {line if len(line) <= MESSAGE else f'{line[:180]} … {line[3 + 180 - MESSAGE :]}'}")
 
 
 class Progress:
@@ -124,6 +125,15 @@ class Progress:
             self.bar.update(self.bar_task, description=name)
         elif not self.quiet and name != "done":
             talk(f"{name} …")
+
+    def note(self, text: str) -> None:
+        """Something worth knowing, above the bar."""
+        if self.quiet:
+            return
+        if self.bar is not None:
+            self.bar.console.print(text, markup=False, highlight=False)
+        else:
+            talk(text)
 
     def step(self, step: Step) -> None:
         """After each training step, and after the last evaluation."""

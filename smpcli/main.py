@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -48,6 +49,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 a fault of ours, 2 something to mend, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 a fault of ours, 2 to be mended, 130 interrupted, 143 terminated."""
+    signal.signal(signal.SIGTERM, errors.terminate)
     console.quieten_libraries()
     sys.exit(errors.guarded(lambda: app(prog_name="smp", standalone_mode=False)))

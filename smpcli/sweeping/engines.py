@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ ENGINES = ("local", "ray")
 KILLED = 128  # plus the signal: a shell's exit code of a process that a signal ended
 RAY_RETRIES = 3
 REACH_SECONDS = 5
+STOP_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,16 @@ class LocalEngine:
         return found
 
     def stop(self) -> None:
-        for name in list(self._running):
-            self._running[name][0].kill()
-            self._running[name][0].wait()
+        """End all runs; each has some seconds to write a checkpoint."""
+        for process, _, _ in self._running.values():
+            process.terminate()
+        end = time.monotonic() + STOP_SECONDS
+        for name, (process, _, _) in list(self._running.items()):
+            try:
+                process.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
             self._close(name)
 
     def _close(self, name: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from smpcli.errors import EXIT_USER, Interrupted
+from smpcli.errors import EXIT_INTERRUPTED, EXIT_USER, Interrupted
 from smpcli.results.rundir import RESULT, RunDir, RunError, digest
 from smpcli.results.schema import Result
 from smpcli.sweeping.engines import Engine, Outcome
@@ -76,7 +76,7 @@ def survey(jobs: Iterable[Job], output: Path, count_steps: Callable[[Job], int |
 def carry_out(runs: list[Run], output: Path, engine: Engine, watcher: Watcher) -> None:
     """Make every run that waits. Afterwards each is finished or failed; what ends this early ends the runs too.
 
-    Raises `Interrupted` on Ctrl-C.
+    Raises `Interrupted` on Ctrl-C and SIGTERM.
     """
     by_id = {run.job.id: run for run in runs}
     started: dict[str, float] = {}
@@ -93,7 +93,8 @@ def carry_out(runs: list[Run], output: Path, engine: Engine, watcher: Watcher) -
                     watcher.changed(run)
             ready = [run for run in runs if run.state == "waiting" and _taught(run, by_id)]
             for run in ready[: engine.slots - sum(run.state == "running" for run in runs)]:
-                engine.start(run.job.id, {"settings": run.job.settings.flat(), "output": str(output)})
+                job = {"id": run.job.id, "settings": run.job.settings.flat(), "output": str(output)}
+                engine.start(run.job.id, job)
                 run.state, started[run.job.id] = "running", time.monotonic()
                 watcher.changed(run)
             for run in runs:
@@ -102,9 +103,12 @@ def carry_out(runs: list[Run], output: Path, engine: Engine, watcher: Watcher) -
                     _look(run)
             watcher.tick(runs)
             time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted) as stop:
         done = sum(run.state == "finished" for run in runs)
-        raise Interrupted(f"interrupted; {done} of {len(runs)} runs are finished, the same command goes on") from None
+        raise Interrupted(
+            stop.code if isinstance(stop, Interrupted) else EXIT_INTERRUPTED,
+            f"interrupted; {done} of {len(runs)} runs are finished, the same command goes on",
+        ) from None
     finally:
         engine.stop()
 

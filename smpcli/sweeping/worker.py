@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from smpcli import api, console
-from smpcli.errors import EXIT_INTERRUPTED, guarded
+from smpcli.errors import guarded
 
 
 def carry_out(job: Mapping[str, Any]) -> tuple[int, str]:
@@ -21,18 +22,22 @@ def carry_out(job: Mapping[str, Any]) -> tuple[int, str]:
     talk = io.StringIO()
     with redirect_stderr(talk):
         code = guarded(lambda: _prune(job))
-    said = talk.getvalue().strip().splitlines()
+    # Of a run that was broken off, the last line is a command.
+    said = [line for line in talk.getvalue().splitlines() if line.startswith("error: ")]
     return code, said[-1].removeprefix("error: ") if said else ""
 
 
 def _prune(job: Mapping[str, Any]) -> None:
-    api.prune(**job["settings"], output=Path(job["output"]))
+    # A run that was broken off goes on; a sweep's other unfinished runs are no mistake.
+    begun = (Path(job["output"]) / job["id"]).is_dir()
+    api.prune(**job["settings"], output=Path(job["output"]), resume=begun)
 
 
 def _end_with_parent() -> None:
     """The sweep holds the other end of stdin: where it ends, however it ended, there is nobody left to work for."""
     sys.stdin.buffer.read()
-    os._exit(EXIT_INTERRUPTED)
+    # Training writes a checkpoint first; nothing else has anything to save.
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:

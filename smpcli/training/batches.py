@@ -61,33 +61,45 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool
 class LengthBuckets(Sampler[list[int]]):
     """Batches of similar length in random order: shuffle, sort inside windows, cut into batches, shuffle those.
 
-    The order depends on `seed` and on how often it was iterated (the epoch), nothing else.
+    The order depends on `seed` and on how often it was iterated (the epoch), nothing else. `done` batches, over all
+    epochs, are taken as read: the first iteration begins after them.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, done: int = 0) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
         self.drop_last = False
         self.seed = seed
-        self.epoch = 0
+        self.epoch, self.skipped = divmod(done, len(self))
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        self.epoch += 1
+        batches = self.batches(self.epoch)[self.skipped :]
+        self.epoch, self.skipped = self.epoch + 1, 0
+        yield from batches
+
+    def batch(self, step: int) -> list[int]:
+        """The examples of a step, counted over all epochs from 0."""
+        epoch, index = divmod(step, len(self))
+        return self.batches(epoch)[index]
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """All batches of an epoch, in order."""
+        random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.lengths))
         window = WINDOW * self.batch_size
         parts = [order[start : start + window] for start in range(0, len(order), window)]
         order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        for index in random.permutation(len(batches)):
-            yield batches[index].tolist()
+        return [batches[index].tolist() for index in random.permutation(len(batches))]
 
 
-def training_loader(encoded: Encoded, batch_size: int, seed: int, part: int = 0, parts: int = 1) -> DataLoader[Any]:
-    """Batches of `batch_size`; of several processes, each gets its part of every one of them.
+def training_loader(
+    encoded: Encoded, batch_size: int, seed: int, part: int = 0, parts: int = 1, done: int = 0
+) -> DataLoader[Any]:
+    """Batches of `batch_size`, without the first `done`; of several processes, each gets its part of every batch.
 
     The mean over the parts' mean losses is the batch's: all parts are of one size, and a batch that can't be divided
     (an epoch's last) is each process's as a whole.
@@ -96,7 +108,7 @@ def training_loader(encoded: Encoded, batch_size: int, seed: int, part: int = 0,
     def collate(indices: list[int]) -> tuple[dict[str, Tensor], Tensor]:
         return encoded.collate(indices[part::parts] if len(indices) % parts == 0 else indices)
 
-    sampler = LengthBuckets(encoded.lengths, batch_size, seed)
+    sampler = LengthBuckets(encoded.lengths, batch_size, seed, done)
     return DataLoader(encoded, batch_sampler=sampler, collate_fn=collate)
 
 

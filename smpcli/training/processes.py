@@ -42,7 +42,7 @@ def start_alike(layers: Sequence[MaskedLayer], accelerator: Accelerator, seed: i
 
 @contextmanager
 def drawing_alike(accelerator: Accelerator) -> Iterator[None]:
-    """In here every process draws the same random numbers: gates must be the same on all. With one process: nothing."""
+    """In here every process draws the same random numbers, for gates. With one process: nothing."""
     if accelerator.num_processes == 1:
         yield
         return
@@ -51,6 +51,19 @@ def drawing_alike(accelerator: Accelerator) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(seed))
         yield
+
+
+def draw_apart(accelerator: Accelerator, seed: int) -> None:
+    """Go on with random numbers of its own in each process, where all have the same. With one process: nothing."""
+    if accelerator.num_processes > 1:
+        set_seed(seed, device_specific=True)
+
+
+def largest(number: int, accelerator: Accelerator) -> int:
+    """The largest of all processes' numbers, for what they must do together."""
+    if accelerator.num_processes == 1:
+        return number
+    return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
 
 
 def check_agreement(layers: Sequence[MaskedLayer], accelerator: Accelerator) -> None:
