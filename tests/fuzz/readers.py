@@ -196,7 +196,7 @@ _RECIPE = (
 _CSV = b'text,label\n"a ""fine"", film",good\ndull,bad\nwarm,good\ncold,bad\nodd,bad\nnice,good\n'
 _SCORES = b"sentence1,sentence2,score\na,b,0.5\nc,d,-1.25\ne,f,3.0\n"
 _SQUAD = b"""{"version": "1.1", "data": [{"title": "t", "paragraphs": [
-{"context": "It was great.", "qas": [{"id": "1", "question": "What?", "answers": [{"text": "It", "answer_start": 0}]}]},
+{"context": "It was.", "qas": [{"id": "1", "question": "What?", "answers": [{"text": "It", "answer_start": 0}]}]},
 {"context": "Up, down.", "qas": [{"id": "2", "question": "Where?", "answers": [{"text": "Up", "answer_start": 0}]}]}
 ]}]}"""
 
