@@ -167,6 +167,17 @@ def test_a_grid_that_grew_beyond_all_bounds_is_refused(tmp_path: Path, monkeypat
         jobs(tmp_path, **content, seeds=[0, 1, 2, 3])
 
 
+def test_the_file_in_the_docs_is_a_sweep(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    content = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    if "teacher" not in RunSettings.model_fields:
+        del content["teacher"]
+    content["settings"]["precision"] = "fp32"
+    found = jobs(tmp_path, **content)
+    # A dense run for each task and seed; magnitude's at two sparsities; two kinds of smp with two penalties each.
+    assert len(found) == 2 * 3 * (1 + 2 + 2 * 2 * 2)
+
+
 def test_an_unknown_sweep_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'quick'"):
         read_sweep("quik")
