@@ -142,7 +142,8 @@ def resolve(
         raise UserError("no task: name one with --task (`smp tasks` lists them)")
     method = str(given.get("method", RunSettings.model_fields["method"].default))
     if method not in registry.entries():
-        raise unknown("method", method, registry.entries(), "`smp methods` lists them")
+        where = f"in {sources['method']}; " if "method" in sources else ""
+        raise unknown("method", method, registry.entries(), f"{where}`smp methods` lists them")
     _check_run_values({key: value for key, value in given.items() if key in RunSettings.model_fields}, sources)
     task = find_task(
         str(given["task"]),

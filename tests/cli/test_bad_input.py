@@ -159,14 +159,14 @@ CASES = [
     case(f"finetune {OWN} --resume --overwrite", "--resume", "--overwrite", "exclude"),
     # -- more values, wrong types among them
     case(f"prune {OWN} --seed 1.5", "--seed", "--help"),
-    case(f"prune {OWN} --seed 99999999999999999999", "--seed"),
+    case(f"prune {OWN} --seed 99999999999999999999", "'seed'", "below 2147483648"),
     case(f"prune {OWN} --epochs many", "--epochs", "--help"),
     case(f"prune {OWN} --epochs -1", "'epochs'", "above 0"),
     case(f"prune {OWN} --epochs 1e9", "'epochs'", "at most 10000"),
     case(f"prune {OWN} --max-steps 1.5", "--max-steps", "--help"),
     case(f"prune {OWN} --max-steps -5", "'max_steps'", "at least 1"),
     case(f"prune {OWN} --batch-size 1000000", "'batch_size'", "at most 65536"),
-    case(f"prune {OWN} --set batch_size=2.5", "'batch_size'", "2.5"),
+    case(f"prune {OWN} --set head_scale=wide", "'head_scale'", "'wide'"),
     case(f"prune {OWN} --set max_length=2000000", "'max_length'", "at most 1000000"),
     case(f"prune {OWN} --set max_length=long", "'max_length'", "'long'"),
     case(f"prune {OWN} --set head_scale=0", "'head_scale'", "above 0"),
@@ -211,13 +211,13 @@ CASES = [
     case("tasks --jsn", "--jsn", "--json"),
     case("eval {run} {run}", "eval --help"),
     case("eval {run} --format hf", "--format", "eval --help"),
-    case("export {run} --format", "--format", "export --help"),
+    case("export {run} --format", "--format", "--help"),
     case("export {run} --format ", "unknown format ''"),
     case("compare --csv {bad}/none.csv", "Missing argument", "compare --help"),
     case("compare {bad}/none {results}", "isn't there"),
     case("compare {results} --sort mean", "--sort", "compare --help"),
-    case("-x", "-x", "smp --help"),
-    case("--verson", "--version", "smp --help"),
+    case("-x", "-x", "--help"),
+    case("--verson", "--version", "--help"),
     # -- a file of one's own
     case(f"prune --task {{bad}}/none.csv {BERT}", "there is no file", "none.csv"),
     case(f"prune --task {{bad}}/empty.csv {BERT}", "empty.csv is empty"),
@@ -253,7 +253,7 @@ CASES = [
     case(f"prune {OWN} --set head=words", "label words", "head=prototype"),
     case(f"prune --task {{bad}}/task-out.yaml {BERT}", "task-out.yaml: source.train_file", "leads out of"),
     case(f"prune --task {{bad}}/task-hub.yaml {BERT}", "task-hub.yaml: source.hub", "owner/name"),
-    case(f"prune --task {{bad}}/task-default.yaml {BERT}", "task task-default: setting 'batch_size'", "not 0"),
+    case(f"prune --task {{bad}}/task-default.yaml {BERT}", "task task-default: setting 'head_scale'", "not 0"),
     case(f"prune --task {{bad}}/task-alias.yaml {BERT}", "broken YAML", "aliases"),
     case(f"prune --task {{bad}}/bomb.parquet {BERT}", "bomb.parquet", "unpacks to more than"),
     case(f"prune --task {{bad}}/columns.csv {BERT}", "columns.csv", "5,000 columns"),
@@ -401,7 +401,7 @@ def places(
     texts["task-unknown.yaml"] = task.replace("terrible", "unseen")
     texts["task-out.yaml"] = task.replace("source: {file:", "source: {folder: x, train_file: ../up.tsv} #")
     texts["task-hub.yaml"] = task.replace("source: {file:", "source: {hub: pandas} #")
-    texts["task-default.yaml"] = task + "defaults: {batch_size: 0}\n"
+    texts["task-default.yaml"] = task + "defaults: {head_scale: 0}\n"
     texts["task-alias.yaml"] = task.replace("title: ", "title: &t ") + "defaults: {model: *t}\n"
     constant = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000), ["x" * 20_000])
     parquet.write_table(
