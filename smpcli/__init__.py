@@ -9,7 +9,18 @@ From a notebook:
 
 # The room first: importing it later would put the module in the place of the function of the same name.
 import smpcli.export  # noqa: F401
-from smpcli.api import compare, evaluate, evaluate_mask, export, finetune, inspect, plan, prune
+from smpcli.api import compare, evaluate, evaluate_mask, export, finetune, inspect, plan, prune, sweep
 from smpcli.errors import UserError
 
-__all__ = ["UserError", "compare", "evaluate", "evaluate_mask", "export", "finetune", "inspect", "plan", "prune"]
+__all__ = [
+    "UserError",
+    "compare",
+    "evaluate",
+    "evaluate_mask",
+    "export",
+    "finetune",
+    "inspect",
+    "plan",
+    "prune",
+    "sweep",
+]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from smpcli.results.inspection import Inspection
     from smpcli.results.rundir import RunDir
     from smpcli.settings import Settings
+    from smpcli.sweeping.estimate import Estimate
+    from smpcli.sweeping.sweep import Run, Watcher
     from smpcli.training.plan import Plan
     from smpcli.training.recompute import Recomputed
     from smpcli.training.released import Released
@@ -27,10 +29,13 @@ def _quietly() -> None:
 
 
 class _Silent:
-    """A run that nobody watches."""
+    """A run, or a sweep, that nobody watches."""
 
     def phase(self, name: str) -> None: ...
     def step(self, step: Any) -> None: ...
+    def note(self, text: str) -> None: ...
+    def changed(self, run: Any) -> None: ...
+    def tick(self, runs: Any) -> None: ...
 
 
 def prune(
@@ -41,20 +46,28 @@ def prune(
     recipe: str | None = None,
     output: str | Path = "results",
     overwrite: bool = False,
+    resume: bool = False,
+    track: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> RunDir:
     """Prune a model for a task and return the finished run.
 
+    resume: go on from the last checkpoint of a run that was broken off; a finished one is returned as it is.
     task, method, sparsity, recipe: as on the command line. settings: every other flag and --set key, e.g.
-    model="bert-base-uncased", seed=1, max_steps=500, init="zero". Raises UserError for bad input.
+    model="bert-base-uncased", seed=1, max_steps=500, init="zero". track: an experiment tracker, e.g.
+    "tensorboard". Raises UserError for bad input.
     """
     _quietly()
     # Settings first: what is wrong with them is said before anything heavy is imported.
     resolved = _resolve(recipe, {"task": task, "method": method, "sparsity": sparsity, **settings})
     from smpcli.training.run import run
 
-    return run(resolved, Path(output), progress or _Silent(), overwrite)
+    if resume:
+        from smpcli.training.resume import refuse_others
+
+        refuse_others(resolved, Path(output))
+    return run(resolved, Path(output), progress or _Silent(), overwrite, resume=resume, track=track)
 
 
 def finetune(task: str | None = None, **options: Any) -> RunDir:
@@ -85,6 +98,14 @@ def _resolve(recipe: str | None, flags: Mapping[str, Any]) -> Settings:
     return resolve(
         recipe, flags={key: str(value) if isinstance(value, Path) else value for key, value in flags.items()}
     )
+
+
+def doctor() -> dict[str, Any]:
+    """Versions, devices, caches and who answers on the network, as `smp doctor --json` prints them."""
+    _quietly()
+    from smpcli.doctor import examine
+
+    return examine()
 
 
 def evaluate(run: str | Path, *, data_dir: str | Path | None = None) -> Recomputed:
@@ -181,3 +202,66 @@ def bench_train(
 
     case = Case(model or "minilm", batch_size, length, precision, device, sparsity, dict(settings or {}), threads)
     return time_methods(methods or list(registry.entries()), case, rounds, memory, on_round or (lambda done: None))
+
+
+def sweep(
+    file: str | Path,
+    *,
+    output: str | Path = "results",
+    settings: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    watcher: Watcher | None = None,
+) -> list[Run]:
+    """Make every run of a sweep file that isn't finished yet; returns all of them, `.state` says how each ended.
+
+    file: a YAML file, or the name of a sweep (`smp sweep` lists them). settings: for every run, over the file's own.
+    workers: runs at a time. engine: "local" or "ray", `address` a Ray cluster's. Raises UserError for bad input.
+    """
+    _quietly()
+    from smpcli.sweeping import engines
+    from smpcli.sweeping.sweep import carry_out
+
+    engines.check(engine, workers, address)
+    runs = plan_sweep(file, output=output, settings=settings)
+    if any(run.state == "waiting" for run in runs):
+        made = engines.make(engine, workers, address)
+        carry_out(runs, Path(output).absolute(), made, watcher or _Silent())
+    return runs
+
+
+def plan_sweep(
+    file: str | Path, *, output: str | Path = "results", settings: Mapping[str, Any] | None = None
+) -> list[Run]:
+    """The runs of a sweep file as they stand in `output`, without making any. Downloads nothing."""
+    _quietly()
+    from smpcli.sweeping.grid import expand, read_sweep
+    from smpcli.sweeping.sweep import survey
+    from smpcli.training.plan import check_output, step_counter
+
+    check_output(Path(output))
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in (settings or {}).items()}
+    jobs = expand(read_sweep(str(file)), Path(output), given)
+    count = step_counter()
+    return survey(jobs, Path(output), lambda job: count(job.settings))
+
+
+def estimate_sweep(
+    file: str | Path,
+    *,
+    output: str | Path = "results",
+    settings: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    calibrate: bool = False,
+) -> tuple[list[Run], Estimate]:
+    """The runs of a sweep and how long those to be made will take, by steps measured in finished runs.
+
+    calibrate: make a few steps where no finished run tells; that needs data and model, and may download them.
+    """
+    from smpcli.sweeping import engines
+    from smpcli.sweeping.estimate import estimate
+
+    engines.check("local", workers, None)
+    runs = plan_sweep(file, output=output, settings=settings)
+    return runs, estimate(runs, Path(output), workers or 1, calibrate)

@@ -18,11 +18,30 @@ from typing import Any
 
 EXIT_INTERNAL = 1
 EXIT_USER = 2
+EXIT_SOME_FAILED = 3  # a sweep did its part, but not all of its runs did
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class UserError(Exception):
     """Bad input: `message` is one line, says what is wrong and names a way out."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM was obeyed: `message` is one line, `resume` the command that goes on.
+
+    No `Exception`, so that nobody who handles errors takes it for one of them.
+    """
+
+    def __init__(self, code: int, message: str, resume: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.resume = resume
+
+
+def terminate(number: int, frame: object) -> None:
+    """A handler of SIGTERM for when nothing is to be saved."""
+    raise Interrupted(EXIT_TERMINATED, "terminated; nothing was finished")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
@@ -75,20 +94,39 @@ def guarded(action: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         console.error("interrupted; nothing was finished")
         return EXIT_INTERRUPTED
+    except Interrupted as stop:
+        console.error(str(stop))
+        if stop.resume:
+            # Not part of the error's line, which has an end.
+            console.talk(f"to go on: {stop.resume}")
+        return stop.code
     except BrokenPipeError:
         # Whoever read our output has seen enough (`| head`).
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_INTERNAL
+    except OSError as error:
+        if error.filename is None:
+            return _internal_fault(error)
+        console.error(
+            f"can't use {one_line(str(error.filename), 120)}: {error.strerror or error}; is it the right path?"
+        )
+        return EXIT_USER
     except Exception as error:
         # Typer's own usage errors have no public class in common; this method marks them.
         if hasattr(error, "format_message"):
             return _usage_error(error)
-        console.error(
-            f"internal fault ({type(error).__name__}: {one_line(str(error), 120)}); "
-            f"the full traceback is in {save_traceback(error)}: please report it"
-        )
-        return EXIT_INTERNAL
+        return _internal_fault(error)
+
+
+def _internal_fault(error: Exception) -> int:
+    from smpcli import console
+
+    console.error(
+        f"internal fault ({type(error).__name__}: {one_line(str(error), 120)}); "
+        f"the full traceback is in {save_traceback(error)}: please report it"
+    )
+    return EXIT_INTERNAL
 
 
 def _usage_error(error: Any) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +14,11 @@ from typing import Any
 
 import yaml
 
-from smpcli.errors import UserError
+from smpcli.errors import UserError, one_line
+
+# Recipes, tasks and settings are far smaller; reading YAML takes about a second for so much.
+YAML_LIMIT = 50_000
+YAML_DEPTH = 20
 
 
 @contextmanager
@@ -34,11 +40,70 @@ def replacing(path: Path, flag: str = "--output") -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error, flag) from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # not there after a success; what can't be removed goes at the next start
             temporary.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's names (a rename in it) outlive a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def exclusive(path: Path, flag: str = "--output") -> Iterator[None]:
+    """Hold what is at `path` for this process alone; raises `UserError` at once where another one has it.
+
+    What a killed process left of its writing beside `path` is removed. The lock is the kernel's, so it never outlives
+    its process; its file `.NAME.lock` goes with it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = path.parent / f".{path.name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, blocking=False)
+        held.acquire()
+    except Timeout:
+        raise UserError(
+            f"another process is writing {path}: wait for it, or choose another place with {flag}"
+        ) from None
+    except OSError as error:
+        raise cannot_write(path, error, flag) from error
+    try:
+        with suppress(OSError):
+            remove_temporaries(path.parent, path.name)
+        yield
+    finally:
+        # While it is held: whoever has opened this file meanwhile sees that it is gone, and makes a new one.
+        with suppress(OSError):
+            lock.unlink()
+        held.release()
+
+
+def remove_temporaries(folder: Path, *names: str) -> None:
+    """Remove what killed processes left of writing files of these names in `folder`."""
+    for entry in folder.iterdir():
+        if not is_temporary(entry.name, names):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def is_temporary(name: str, of: tuple[str, ...]) -> bool:
+    """Whether `replacing` made this name for one of the files `of`: ".result.json.x1y2z3.tmp"."""
+    return name.endswith(".tmp") and name.startswith(tuple(f".{one}." for one in of))
 
 
 def cannot_write(path: Path, error: OSError, flag: str = "--output") -> UserError:
@@ -59,10 +124,79 @@ def write_yaml(path: Path, value: Any) -> None:
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
 
 
+def is_file(path: Path) -> bool:
+    """As `Path.is_file`, but False for what no system takes for a path (a name of 300 characters)."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, likewise."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def harmless_cell(text: str) -> str:
+    """A CSV cell that no spreadsheet takes for a formula (OWASP, "CSV injection"); numbers stay as they are."""
+    dangerous = text.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{text}" if dangerous and not re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", text) else text
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values. No aliases, with which a small file can hold a billion values, and no deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise self._refused("aliases (*name) aren't taken: write the value out")
+        if self.depth >= YAML_DEPTH:
+            raise self._refused(f"nested deeper than {YAML_DEPTH} levels")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def _refused(self, problem: str) -> yaml.MarkedYAMLError:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    value = loader.construct_yaml_int(node)
+    if value.bit_length() > 64:
+        raise yaml.constructor.ConstructorError(None, None, "a whole number of more than 64 bits", node.start_mark)
+    return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML of plain values, from whomever it is. Raises `yaml.YAMLError`, with the line where there is one."""
+    if len(text) > YAML_LIMIT:
+        raise yaml.MarkedYAMLError(problem=f"longer than {YAML_LIMIT:,} characters")
+    try:
+        return yaml.load(text, _Loader)  # a safe loader
+    except yaml.YAMLError:
+        raise
+    except (ValueError, RecursionError, OverflowError, TypeError, AttributeError) as error:
+        # A date that isn't one, a number of too many digits, a set as a key.
+        raise yaml.MarkedYAMLError(problem=one_line(str(error), 80)) from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping; broken YAML is named with its line."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file: a YAML file is needed")
+        with path.open("rb") as file:
+            text = file.read(4 * YAML_LIMIT + 1).decode("utf-8")
+        value = parse_yaml(text)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except UnicodeDecodeError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
 import typer
 
 from smpcli import console, errors
-from smpcli.commands import bench, compare, evaluate, export, inspect, listings, prune
+from smpcli.commands import bench, compare, doctor, evaluate, export, inspect, listings, prune, sweep
 
 app = typer.Typer(
     name="smp",
@@ -21,8 +22,10 @@ app.command("finetune")(prune.finetune)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)
+app.command("sweep")(sweep.sweep)
 app.command("export")(export.export)
 app.add_typer(bench.app, name="bench")
+app.command("doctor")(doctor.doctor)
 app.command("methods")(listings.methods)
 app.command("tasks")(listings.tasks)
 app.command("recipes")(listings.recipes)
@@ -46,6 +49,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 a fault of ours, 2 something to mend, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 a fault of ours, 2 to be mended, 130 interrupted, 143 terminated."""
+    signal.signal(signal.SIGTERM, errors.terminate)
     console.quieten_libraries()
     sys.exit(errors.guarded(lambda: app(prog_name="smp", standalone_mode=False)))

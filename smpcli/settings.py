@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from pruners import registry
-from smpcli.errors import UserError, unknown
-from smpcli.files import read_yaml
+from smpcli.errors import UserError, one_line, unknown
+from smpcli.files import is_file, is_folder, parse_yaml, read_yaml
 from smpcli.modeling.backbone import EMBEDDED
 from smpcli.paths import RECIPES
 from smpcli.tasks.task import Task, find_task
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SPARSITY = 0.9
 # Where things are, and how something is computed: not what.
-NOT_IN_DIGEST = {"device", "data_dir", "gradient_checkpointing"}
+NOT_IN_DIGEST = {"device", "data_dir", "gradient_checkpointing", "checkpoint_every"}
 TEACHER = {"teacher", "teacher_weight", "teacher_temperature", "teacher_kl"}
 
 
@@ -72,12 +73,22 @@ class RunSettings(BaseModel):
     teacher_kl: Literal["reverse", "forward"] = Field(
         "reverse", description="reverse: KL(student || teacher), as in SMP's paper; forward: KL(teacher || student)"
     )
+    checkpoint_every: int | str = Field(
+        "5m", description="steps (500) or minutes (5m) between checkpoints; 0: none but at Ctrl-C"
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
     data_dir: str | None = Field(None, description="folder of the original data files (default: $SMP_DATA_DIR)")
     dev_file: str | None = Field(None, description="dev examples of your own file (default: a tenth of it)")
     text_column: str | None = Field(None, description="text column of your own file (default: guessed)")
     pair_column: str | None = Field(None, description="second text column of your own file")
     label_column: str | None = Field(None, description="label column of your own file (default: guessed)")
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _steps_or_minutes(cls, value: int | str) -> int | str:
+        if not re.fullmatch(r"\d{1,9}|\d{1,6}(\.\d+)? ?m", str(value)):
+            raise ValueError("neither steps nor minutes")
+        return value if str(value).endswith("m") else int(value)
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ def resolve(
 
     Raises UserError for an unknown method, task, recipe or key, and for a value out of range.
     """
-    given: dict[str, Any] = read_recipe(recipe) if recipe else {}
+    given: dict[str, Any] = read_recipe(recipe) if recipe is not None else {}
     explicit = dict(parse_assignment(text) for text in assignments)
     explicit |= {key: value for key, value in (flags or {}).items() if value is not None}
     if explicit.get("epochs") is not None and explicit.get("max_steps") is not None:
@@ -125,13 +136,15 @@ def resolve(
     for one, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
         if explicit.get(one) is not None:
             given.pop(other, None)
+    sources = {key: f"recipe {one_line(str(recipe), 80)}" for key in given if key not in explicit}
     given |= explicit
     if not given.get("task"):
         raise UserError("no task: name one with --task (`smp tasks` lists them)")
     method = str(given.get("method", RunSettings.model_fields["method"].default))
     if method not in registry.entries():
-        raise unknown("method", method, registry.entries(), "`smp methods` lists them")
-    _check_run_values({key: value for key, value in given.items() if key in RunSettings.model_fields})
+        where = f"in {sources['method']}; " if "method" in sources else ""
+        raise unknown("method", method, registry.entries(), f"{where}`smp methods` lists them")
+    _check_run_values({key: value for key, value in given.items() if key in RunSettings.model_fields}, sources)
     task = find_task(
         str(given["task"]),
         text=given.get("text_column"),
@@ -141,27 +154,30 @@ def resolve(
     for key, value in task.defaults.items():
         if key in ("epochs", "max_steps") and (given.get("epochs") or given.get("max_steps")):
             continue
-        given.setdefault(key, value)
+        if key not in given:
+            given[key] = value
+            sources[key] = f"task {task.name}"
     try:
         pruner = registry.load(method)
     except registry.PrunerError as error:
         raise UserError(str(error)) from error
-    return _validated(given, task, pruner)
+    return _validated(given, task, pruner, sources)
 
 
-def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner]) -> Settings:
+def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner], sources: Mapping[str, str]) -> Settings:
     own = {field.name for field in dataclasses.fields(pruner.Settings)}
     common = set(RunSettings.model_fields)
     for key in given:
         if key not in own | common:
-            raise unknown("setting", key, own | common, f"`smp methods {pruner.name}` shows them all")
+            where = f"in {sources[key]}, and " if key in sources else ""
+            raise unknown("setting", key, own | common, f"{where}`smp methods {pruner.name}` shows them all")
     if given.get("teacher") is None and (lonely := sorted(TEACHER & given.keys())):
         raise UserError(f"setting '{lonely[-1]}' needs a teacher: add --set teacher=FOLDER, or leave it out")
     if not pruner.prunes:
         if given.get("sparsity"):
             raise UserError(f"method '{pruner.name}' doesn't prune: leave --sparsity out, or choose another --method")
         given["sparsity"] = 0.0
-    run = _check_run_values({key: value for key, value in given.items() if key in common})
+    run = _check_run_values({key: value for key, value in given.items() if key in common}, sources)
     updates: dict[str, Any] = {}
     if run.epochs is None and run.max_steps is None:
         updates["epochs"] = 3.0
@@ -177,7 +193,7 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner]) -> Setti
             {key: value for key, value in given.items() if key in own}
         )
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, sources) from None
     return Settings(run.model_copy(update=updates), method, task, pruner)
 
 
@@ -186,37 +202,56 @@ def _absolute_places(run: RunSettings, task: Task) -> dict[str, str]:
     places = {"dev_file": run.dev_file, "data_dir": run.data_dir}
     if task.source.folder and not run.data_dir:
         places["data_dir"] = os.environ.get("SMP_DATA_DIR") or None
-    if Path(run.task).suffix and Path(run.task).expanduser().is_file():
+    if Path(run.task).suffix and is_file(Path(run.task).expanduser()):
         places["task"] = run.task
-    if run.model not in EMBEDDED and Path(run.model).expanduser().is_dir():
+    if run.model not in EMBEDDED and is_folder(Path(run.model).expanduser()):
         places["model"] = run.model
-    if run.teacher and Path(run.teacher).expanduser().is_dir():
+    if run.teacher and is_folder(Path(run.teacher).expanduser()):
         places["teacher"] = run.teacher
     return {key: str(Path(place).expanduser().absolute()) for key, place in places.items() if place}
 
 
-def _check_run_values(values: dict[str, Any]) -> RunSettings:
+def _check_run_values(values: dict[str, Any], sources: Mapping[str, str]) -> RunSettings:
     try:
         return RunSettings(**values)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, sources) from None
 
 
-def invalid(error: ValidationError) -> UserError:
-    """One line for the first thing that pydantic found."""
+def invalid(error: ValidationError, sources: Mapping[str, str] | None = None) -> UserError:
+    """One line for the first thing that pydantic found; `sources`: where settings come from that no flag gave."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    message = str(first["msg"]).removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    more = error.error_count() - 1
+    message = first["msg"].removeprefix("Value error, ").partition(", unable to")[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    if not key and first["type"] == "value_error":
+        # A method checks its own settings: "penalty must be at least 0, not -1".
+        key, _, message = message.partition(" ")
+    message = f"{message[:1].lower()}{message[1:]}"
+    for theirs, ours in _WORDINGS.items():
+        message = message.replace(theirs, ours)
+    message = _SPECIAL.get(key, message)
+    if ", not " not in message and not message.startswith("("):
+        message += f", not {one_line(repr(first['input']), 60)}"
     if key == "sparsity":
-        return UserError(
-            f"sparsity must be at least 0 and below 1, not {first['input']!r}: 0.9 prunes 90 % of the weights"
-        )
-    if key == "device":
-        message = "should be auto, cpu, cuda, cuda:N or mps"
-    text = f"setting '{key}': {message}, not {first['input']!r}" if key else f"setting: {message}"
-    return UserError(text + (f" (and {more} more)" if more else ""))
+        message += ": 0.9 prunes 90 % of the weights"
+    more = error.error_count() - 1 if key not in _SPECIAL else 0
+    where = f"{source}: " if (source := (sources or {}).get(key)) else ""
+    return UserError(f"{where}setting '{key}' {message}" + (f" (and {more} more)" if more else ""))
+
+
+# So that what pydantic says and what methods say of their own settings reads alike.
+_WORDINGS = {
+    "input should be": "must be",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "less than": "below",
+    "greater than": "above",
+}
+_SPECIAL = {
+    "sparsity": "must be at least 0 and below 1",
+    "device": "must be auto, cpu, cuda, cuda:N or mps",
+    "checkpoint_every": "must be steps (500) or minutes (5m); 0 for none",
+}
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -224,11 +259,13 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     key = key.strip().replace("-", "_")
     if not equals or not key:
-        raise UserError(f"--set takes key=value, not '{text}'")
+        raise UserError(f"--set takes key=value, not '{one_line(text, 80)}'")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = parse_yaml(value)
     except yaml.YAMLError:
-        raise UserError(f"--set {key}: can't read the value '{value}'") from None
+        raise UserError(f"--set {key}: can't read the value '{one_line(value, 80)}'") from None
+    if parsed is None:
+        raise UserError(f"--set {one_line(text, 80)}: no value; leave it out for the default")
     # YAML 1.1 takes 1e-3 for a word.
     if isinstance(parsed, str):
         try:
@@ -243,7 +280,7 @@ def recipe_names() -> list[str]:
     return sorted(
         path.relative_to(RECIPES).with_suffix("").as_posix()
         for path in RECIPES.rglob("*.yaml")
-        if path.relative_to(RECIPES).parts[0] not in ("tasks", "published.yaml")
+        if path.relative_to(RECIPES).parts[0] not in ("tasks", "sweeps", "published.yaml")
     )
 
 
@@ -260,6 +297,8 @@ def read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     elif name.endswith((".yaml", ".yml")):
         content = read_yaml(Path(name))
     else:
+        if is_file(Path(name)):
+            raise UserError(f"recipe {name}: a recipe file's name must end in .yaml")
         raise unknown("recipe", name, recipe_names(), "`smp recipes` lists them; a file's name ends in .yaml")
     content.pop("description", None)
     base = content.pop("extends", None)

@@ -8,12 +8,15 @@ import typer
 
 from smpcli import console
 from smpcli.catalogue import describe_method, list_methods, list_recipes
-from smpcli.commands import options
+from smpcli.commands import completion, options
 from smpcli.tasks.task import list_tasks
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show this method in full.")] = None, json: options.Json = False
+    name: Annotated[
+        str | None, typer.Argument(help="Show this method in full.", autocompletion=completion.methods)
+    ] = None,
+    json: options.Json = False,
 ) -> None:
     """List the pruning methods, or show one with all its settings."""
     if name is None:

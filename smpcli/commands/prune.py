@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from smpcli import api, console
 from smpcli.commands import options
+from smpcli.errors import UserError
 from smpcli.settings import parse_assignment
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ def prune(
     data_dir: options.DataDir = None,
     dev_file: options.DevFile = None,
     device: options.Device = None,
+    track: options.Track = None,
     overwrite: options.Overwrite = False,
+    resume: options.Resume = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -56,11 +59,15 @@ def prune(
     # A flag wins over the same key in --set.
     arguments: dict[str, Any] = dict(map(parse_assignment, set_ or []))
     arguments |= {key: value for key, value in flags.items() if value is not None}
+    if resume and (overwrite or dry_run):
+        raise UserError(f"--resume and {'--overwrite' if overwrite else '--dry-run'} exclude each other: give one")
     if dry_run:
         _show_plan(api.plan(**arguments, output=output), json)
         return
     with console.Progress(quiet or json) as progress:
-        run = api.prune(**arguments, output=output, overwrite=overwrite, progress=progress)
+        run = api.prune(
+            **arguments, output=output, overwrite=overwrite, resume=resume, track=track, progress=progress
+        )
     _show_run(run, json, quiet)
 
 
@@ -77,7 +84,9 @@ def finetune(
     data_dir: options.DataDir = None,
     dev_file: options.DevFile = None,
     device: options.Device = None,
+    track: options.Track = None,
     overwrite: options.Overwrite = False,
+    resume: options.Resume = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -124,7 +133,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 
 
 def _number(name: str, value: int) -> str:
-    return f"about {value / 2**20:,.0f} MiB" if name == "memory_bytes" else f"{value:,}"
+    return f"about {value / 2**20:,.0f} MiB" if name.endswith("_bytes") else f"{value:,}"
 
 
 def _text(value: Any) -> str:

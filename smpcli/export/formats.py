@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from smpcli.errors import UserError, unknown
+from smpcli.files import exclusive
 from smpcli.results.rundir import is_run
 
 FORMATS = {
@@ -53,7 +54,8 @@ def export_run(
     target = output or Path("exports") / (run.resolve().name + module.SUFFIX)
     _check_target(target, format, overwrite)
     reopened = reopen(run, data_dir)
-    exported: Exported = module.write(reopened, target)
+    with exclusive(target):
+        exported: Exported = module.write(reopened, target)
     return exported
 
 

@@ -24,7 +24,8 @@ _CHECK = """
 import json, sys, torch, transformers
 from safetensors.torch import load_file, save_file
 folder, task = sys.argv[1], json.loads(sys.argv[2])
-model = getattr(transformers, task["auto_class"]).from_pretrained(folder).eval()
+auto_class = getattr(transformers, task["auto_class"])
+model = auto_class.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
 logits = []
 with torch.no_grad():
     for index in range(task["batches"]):
@@ -49,7 +50,7 @@ def write(run: Reopened, target: Path) -> Exported:
     """Write the folder, reload it in a new process by transformers alone, compare logits, put it in place."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
     except OSError as error:
         raise cannot_write(target, error) from error
     try:
@@ -72,6 +73,11 @@ def _save(run: Reopened, folder: Path) -> None:
         # A masked-LM class has no place for labels of its own: they travel in the configuration.
         words = run.tokenizer.convert_ids_to_tokens(run.model.word_ids)
         run.model.config.smp_label_words = dict(zip(run.labels or run.settings.task.outputs, words, strict=True))
+    # Never pass on what a stranger's configuration says of code to run.
+    for part in (run.model.config, run.tokenizer):
+        if getattr(part, "auto_map", None):
+            del part.auto_map
+    run.tokenizer.init_kwargs.pop("auto_map", None)
     run.model.backbone.save_pretrained(folder)
     run.tokenizer.save_pretrained(folder)
     for path in folder.iterdir():

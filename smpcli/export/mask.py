@@ -44,7 +44,7 @@ def write(run: Reopened, target: Path) -> Exported:
         "metrics": result.metrics,
         "remaining": result.run.remaining,
     }
-    fresh = target.with_name(f".{target.name}.unchecked")
+    fresh = target.with_name(f".{target.name}.unchecked.tmp")
     try:
         write_described(fresh, {**packed, **head}, about)
         difference, examples = _verify(run, fresh)

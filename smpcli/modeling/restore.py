@@ -87,7 +87,7 @@ def place_tensors(model: TaskModel, tensors: Mapping[str, Tensor], masks: Mappin
                 raise misfit
             target.zero_()
             target[mask] = tensor
-        elif target.shape == tensor.shape:
+        elif target.shape == tensor.shape and target.dtype == tensor.dtype:
             target.copy_(tensor)
         else:
             raise misfit
@@ -98,7 +98,10 @@ def apply_masks(model: TaskModel, masks: Mapping[str, Tensor], where: Path) -> N
     """Zero what the masks prune; no masks: a dense run. Raises UserError when they don't fit the model."""
     if not masks:
         return
-    for matrix in find_prunable(model.backbone, model.config):
+    prunable = find_prunable(model.backbone, model.config)
+    if strange := masks.keys() - {matrix.name for matrix in prunable}:
+        raise UserError(f"{where}: its mask is of another model, which has a matrix {min(strange)}")
+    for matrix in prunable:
         mask = masks.get(matrix.name)
         if mask is None or mask.shape != matrix.module.weight.shape:
             raise UserError(f"{where}: its mask doesn't fit the base model at {matrix.name}")

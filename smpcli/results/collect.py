@@ -14,7 +14,9 @@ from smpcli.results.rundir import RunDir, RunError, is_run
 from smpcli.results.schema import Result
 
 # What a person sets that can't change a figure, or that a column of its own or a digest stands for.
-_NO_SETTINGS = frozenset({"seed", "output", "overwrite", "device", "data_dir", "recipe", "json", "quiet", "dry_run"})
+_NO_SETTINGS = frozenset(
+    "seed output overwrite resume track device data_dir checkpoint_every recipe json quiet dry_run".split()
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError, unknown
-from smpcli.files import replacing
+from smpcli.files import harmless_cell, replacing
 from smpcli.results.collect import Run, find_runs, read
 from smpcli.results.filters import Filter
 from smpcli.results.published import PublishedRow, published
@@ -85,7 +85,7 @@ class Comparison:
         frame = self.to_frame()
         for name in frame.columns:
             if any(isinstance(value, str) for value in frame[name]):
-                frame[name] = frame[name].map(lambda value: _harmless(value) if isinstance(value, str) else value)
+                frame[name] = frame[name].map(lambda value: harmless_cell(value) if isinstance(value, str) else value)
         return frame
 
     def to_json(self) -> dict[str, Any]:
@@ -203,8 +203,3 @@ def _published(rows: Sequence[Row], chosen: Filter) -> list[PublishedRow]:
         for row in published(task)
         if (task, row.metric) in shown and (not methods or row.method in methods | {"dense"})
     ]
-
-
-def _harmless(text: str) -> str:
-    """Text that a spreadsheet takes for text (OWASP, "CSV injection")."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

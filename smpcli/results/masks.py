@@ -65,12 +65,12 @@ def read_masks(path: Path) -> dict[str, Tensor]:
     """Read masks as boolean tensors, sorted by name. Raises `UserError`."""
     masks, rest, _ = read_described(path, FORMAT, VERSION)
     if rest:
-        raise _damaged(path, "the names of its shapes and of its matrices differ")
+        raise UserError(f"damaged mask file {path}: the names of its shapes and of its matrices differ")
     return masks
 
 
 def read_described(
-    path: Path, format: str, version: int
+    path: Path, format: str, version: int, what: str = "mask file"
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """Masks (bool), other tensors and description of a file written by `write_described`, sorted by name.
 
@@ -81,7 +81,7 @@ def read_described(
     from safetensors import SafetensorError, safe_open
 
     def damaged(reason: str) -> UserError:
-        return _damaged(path, reason)
+        return UserError(one_line(f"damaged {what} {path}: {reason}"))
 
     try:
         with safe_open(path, framework="pt") as file:
@@ -104,15 +104,11 @@ def read_described(
                 masks[name] = torch.from_numpy(bits[:size].view(np.bool_).reshape(shape))
             return masks, {name: file.get_tensor(name) for name in names if name not in shapes}, about
     except FileNotFoundError:
-        raise UserError(f"there is no mask file {path}") from None
+        raise UserError(f"there is no {what} {path}") from None
     except SafetensorError as error:
         raise damaged(str(error)) from None
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}") from None
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(one_line(f"damaged mask file {path}: {reason}"))
 
 
 def _about(

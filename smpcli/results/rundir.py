@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError, one_line
-from smpcli.files import cannot_write, read_yaml, replacing, write_json, write_text, write_yaml
+from smpcli.files import (
+    cannot_write,
+    is_temporary,
+    read_yaml,
+    remove_temporaries,
+    replacing,
+    write_json,
+    write_text,
+    write_yaml,
+)
 from smpcli.results.masks import read_masks, write_masks
 from smpcli.results.schema import Result, SchemaError, parse_result
 
@@ -25,6 +34,8 @@ MASKS, HEAD, WEIGHTS, RESULT = "mask.safetensors", "head.safetensors", "weights.
 CHECKPOINT = "checkpoint"
 # In the order of clearing: never a result without what it speaks of, and a run to the last.
 _OWN = (RESULT, METRICS, PREDICTIONS, ANSWERS, MASKS, HEAD, WEIGHTS, CHECKPOINT, SETTINGS)
+# What no run comes near, and no reader should take into memory.
+_LIMITS = {RESULT: 20_000_000, METRICS: 200_000_000, PREDICTIONS: 2_000_000_000}
 _HOW_TO_MAKE = "`smp prune … --output FOLDER` makes one"
 
 
@@ -89,6 +100,37 @@ class RunDir:
             raise cannot_write(path, error) from error
         return cls(path)
 
+    @classmethod
+    def resume(cls, path: Path, rows: Sequence[Mapping[str, Any]]) -> RunDir:
+        """Take an unfinished run to go on with it: with these rows in metrics.jsonl, and nothing half written."""
+        run = cls(path)
+        try:
+            run.tidy()
+            for name in (PREDICTIONS, ANSWERS, MASKS, HEAD, WEIGHTS):
+                (path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        run._rows = [dict(row) for row in rows]
+        run._write_rows(METRICS, run._rows)
+        return run
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half written, and of a finished run its checkpoints."""
+        checkpoint = self.path / CHECKPOINT
+        remove_temporaries(self.path, *_OWN)
+        if checkpoint.is_symlink():
+            checkpoint.unlink()
+        elif self.has(RESULT):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        elif checkpoint.is_dir():
+            for entry in checkpoint.glob(".*.tmp"):
+                entry.unlink()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl as written by this process, fit for JSON."""
+        return [_finite(row) for row in self._rows]
+
     @staticmethod
     def refuse_finished(path: Path, overwrite: bool) -> None:
         """Raise `UserError` where a finished run is, unless it may be done again."""
@@ -111,6 +153,7 @@ class RunDir:
             if not (path / SETTINGS).is_file():
                 raise RunError(path, f"is damaged: {SETTINGS} is missing")
             run = cls(path)
+            run._refuse_links()
             run._check_files(run.result)
         except OSError as error:
             raise RunError(path, f"can't be read: {error.strerror or error}") from error
@@ -128,9 +171,12 @@ class RunDir:
     def settings(self) -> dict[str, Any]:
         """The fully resolved settings."""
         try:
-            return read_yaml(self.path / SETTINGS)
+            settings = read_yaml(self.path / SETTINGS)
         except UserError as error:
             raise RunError(self.path, f"is damaged: {error}") from None
+        if strange := [key for key in settings if not isinstance(key, str)]:
+            raise RunError(self.path, f"is damaged: {SETTINGS}: the key {one_line(repr(strange[0]), 60)} is no name")
+        return settings
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -211,10 +257,22 @@ class RunDir:
         parse_result(text)
         write_text(self.path / RESULT, text)
 
+    def _refuse_links(self) -> None:
+        """A run may be a stranger's: none of its files is one that lies elsewhere."""
+        inside = self.path.resolve()
+        for name in _OWN:
+            file = self.path / name
+            if file.is_symlink() and not file.resolve().is_relative_to(inside):
+                raise RunError(self.path, f"is damaged: {name} is a link that leads out of the folder")
+
     def _check_files(self, result: Result) -> None:
         pruned = result.weights.kept < result.weights.prunable
         expected: dict[str, int | None] = {MASKS: None} if pruned else {}
         for name, size in {**expected, **result.files}.items():
+            if name not in _OWN:
+                raise RunError(
+                    self.path, f"is damaged: {RESULT} lists '{one_line(name, 60)}', which is no file of a run"
+                )
             file = self.path / name
             if not file.is_file():
                 raise RunError(self.path, f"is damaged: {name} is missing")
@@ -226,7 +284,10 @@ class RunDir:
 
     def _read(self, name: str) -> str:
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            file = self.path / name
+            if (size := file.stat().st_size) > _LIMITS.get(name, size):
+                raise RunError(self.path, f"is damaged: {name} has {size:,} bytes, more than any run writes")
+            return file.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise RunError(self.path, f"is unfinished: it has no {name}") from None
         except UnicodeDecodeError:
@@ -267,9 +328,7 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_own(entry: Path) -> bool:
-    # A killed run leaves temporary files: ".result.json.x1y2z3.tmp".
-    temporary = entry.name.endswith(".tmp") and entry.name.startswith(tuple(f".{name}." for name in _OWN))
-    return entry.name in _OWN or temporary
+    return entry.name in _OWN or is_temporary(entry.name, _OWN)
 
 
 def _clearing_order(entry: Path) -> int:

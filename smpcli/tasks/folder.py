@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from smpcli.errors import UserError
+from smpcli.files import is_file, is_folder
 from smpcli.tasks.squad import read_squad
 from smpcli.tasks.tables import Table, read_table, shown
 from smpcli.tasks.task import Task
@@ -60,8 +61,8 @@ def _place(task: Task, folder: Path, given_by: str) -> Path:
     """The folder of the task's files: the sub-folder that the task names, or for SQuAD the folder itself."""
     source, wanted = task.source, _wanted(task, given_by)
     assert source.folder is not None
-    if not folder.is_dir():
-        raise UserError(f"{'no folder' if not folder.exists() else 'no folder but a file:'} {folder}: {wanted}")
+    if not is_folder(folder):
+        raise UserError(f"{'no folder' if not is_file(folder) else 'no folder but a file:'} {folder}: {wanted}")
     if (folder / source.folder).is_dir():
         return folder / source.folder
     if task.kind == "span" and any(folder.glob("*.json")):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from smpcli.errors import UserError, one_line
+from smpcli.network import prefer_cache_without_hub
 from smpcli.tasks.tables import Table, shown
 from smpcli.tasks.task import Task
 
@@ -17,6 +18,7 @@ def load(task: Task) -> tuple[Table, dict[str, Table]]:
 
     Raises `UserError` when the hub or the data set can't be had: it names the other ways.
     """
+    prefer_cache_without_hub()
     import datasets
 
     source = task.source

@@ -18,13 +18,16 @@ def compute(
     accuracy; f1 (binary: class 1 is the positive one); macro_f1 (unweighted mean over the classes seen);
     matthews (Matthews correlation); pearson, spearman (correlations). Where one is undefined it is 0.0: F1 without a
     positive prediction or reference, a correlation where either side is constant or there is one row only.
-    Raises `UserError` for predictions that are not finite, `ValueError` for lengths that differ or are 0.
+    `undefined` says when that is so. Raises `UserError` for predictions that are not finite or none at all,
+    `ValueError` for lengths that differ.
     """
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
     guess, truth = np.asarray(predictions), np.asarray(references)
-    if guess.shape != truth.shape or guess.ndim != 1 or not guess.size:
-        raise ValueError(f"need as many predictions as references, at least one: {guess.shape}, {truth.shape}")
+    if guess.shape != truth.shape or guess.ndim != 1:
+        raise ValueError(f"need as many predictions as references: {guess.shape}, {truth.shape}")
+    if not guess.size:
+        raise UserError("the dev set has no examples: there is nothing to compute a metric on")
     if not np.isfinite(guess).all():
         raise UserError("the model predicts NaN or infinity: training diverged; take a lower learning rate")
     values: dict[str, float] = {}
@@ -44,6 +47,15 @@ def compute(
                 raise ValueError(f"no metric '{name}'")
         values[name] = float(value)
     return values
+
+
+def undefined(metrics: Sequence[str], references: Sequence[int] | Sequence[float]) -> str | None:
+    """Which metrics say nothing on these references, and why; None where all do."""
+    if len(set(references)) > 1:
+        return None
+    blind = [name for name in metrics if name != "accuracy"]
+    what = f"where {', '.join(blind)} can't tell good from bad" if blind else "on which guessing it scores 1"
+    return f"all {len(references):,} examples have the same label, {what}"
 
 
 def _correlation(name: str, guess: np.ndarray, truth: np.ndarray) -> float:

@@ -13,6 +13,9 @@ from smpcli.errors import UserError, one_line
 from smpcli.tasks.tables import Table, read_text
 
 COLUMNS = ("id", "question", "context", "answers")
+# Each question is read with its whole context: all contexts together may be this long, or so many times the file.
+# SQuAD's own come to five times.
+CONTEXT_CHARACTERS, CONTEXT_TIMES = 2**26, 100
 
 
 class Answer(NamedTuple):
@@ -66,18 +69,29 @@ def read_squad(path: Path) -> Table:
     """
     text = read_text(path)
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_constant=_no_number)
+        if "\\u" in text:
+            json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: holds half a surrogate pair (\\ud800 to \\udfff), no character") from None
     except json.JSONDecodeError as error:
         lines = "; a file of one object a line ends in .jsonl" if error.msg == "Extra data" else ""
         raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}){lines}") from None
     except (RecursionError, ValueError) as error:
         raise UserError(f"{path}: broken JSON ({one_line(str(error), 80)})") from None
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    most, characters = max(CONTEXT_CHARACTERS, CONTEXT_TIMES * len(text)), 0
     place = ""
     try:
         for i, article in enumerate(content["data"]):
             for j, paragraph in enumerate(article["paragraphs"]):
                 place = f", article {i}, paragraph {j} (from 0)"
+                characters += len(paragraph["context"]) * len(paragraph["qas"])
+                if characters > most:
+                    raise UserError(
+                        f"{path.name}{place}: more than {most:,} characters to read, with each question's context: "
+                        "split long contexts into paragraphs"
+                    )
                 for entry in paragraph["qas"]:
                     columns["context"].append(paragraph["context"])
                     columns["id"].append(entry["id"])
@@ -95,6 +109,10 @@ def read_squad(path: Path) -> Table:
     if not columns["id"]:
         raise UserError(f"{path} holds no question")
     return Table(path.name, columns, range(len(columns["id"])), "question")
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
 
 
 def read_questions(table: Table, names: list[str]) -> Questions:
@@ -122,7 +140,10 @@ def read_questions(table: Table, names: list[str]) -> Questions:
 
 
 def _answers(place: str, context: str, marked: Any) -> list[Answer]:
-    texts, starts = (marked or {}).get("text", []), (marked or {}).get("answer_start", [])
+    found = marked or {"text": [], "answer_start": []}
+    texts, starts = (found.get(key) for key in ("text", "answer_start")) if isinstance(found, dict) else (None, None)
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        raise UserError(f"{place}: answers must hold two lists of one length, text and answer_start")
     if not texts:
         raise UserError(f"{place}: no answer; questions without one (SQuAD 2.0) can't be learned: leave them out")
     for text, start in zip(texts, starts, strict=True):

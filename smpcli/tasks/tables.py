@@ -8,14 +8,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from smpcli.errors import UserError, one_line
+from smpcli.files import is_file, is_folder
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+# A table has a few columns; what has thousands is damaged, or meant to use up time and memory.
+MOST_COLUMNS = 2_000
+# Parquet compresses: what a file may hold, unpacked, is this, or so many times its own size.
+PARQUET_BYTES, PARQUET_TIMES = 2**26, 100
+PARQUET_ROWS = 1_000  # unpacked at a time
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,10 @@ class Table:
         if column not in self.columns:
             raise UserError(f"{self.name} has no column '{column}'; its columns: {shown(self.columns)}")
         found = self.columns[column]
-        return found if isinstance(found, list) else list(found.to_pylist())
+        try:
+            return found if isinstance(found, list) else list(found.to_pylist())
+        except (ValueError, OverflowError) as error:  # bytes that are no text, a time beyond all calendars
+            raise UserError(f"{self.name}: can't read the column '{column}': {one_line(str(error), 80)}") from None
 
     def place(self, row: int) -> str:
         """Where row `row` (from 0) is, as a person finds it."""
@@ -90,8 +100,8 @@ def read_text(path: Path) -> str:
 
 
 def _raw(path: Path) -> bytes:
-    if not path.is_file():
-        raise UserError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
+    if not is_file(path):
+        raise UserError(f"{path} is a folder, not a file" if is_folder(path) else f"there is no file {path}")
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -158,7 +168,8 @@ def _delimited(path: Path, rows: list[tuple[int, list[str]]], header: list[str] 
         rows = rows[1:]
         if not rows:
             raise UserError(f"{path} has a header line and no rows")
-    repeated = {name for name in header if name and header.count(name) > 1}
+    _refuse_many(path, header)
+    repeated = {name for name, count in Counter(header).items() if name and count > 1}
     if repeated:
         raise UserError(f"{path}: column {shown(sorted(repeated))} is there more than once")
     width = len(header)
@@ -193,17 +204,66 @@ def _jsonl(path: Path, text: str) -> Table:
             raise UserError(f'{place}: must hold an object like {{"text": …, "label": …}}')
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: [row.get(name) for row in rows] for name in names}
+    _refuse_many(path, names)
+    columns = {name: _Objects(rows, name) for name in names}
     return Table(path.name, columns, range(1, len(rows) + 1))
+
+
+def _unpacked(column: Any) -> int:
+    """Bytes of an Arrow array with its dictionary, if it has one, written out."""
+    import pyarrow
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind) and (
+        pyarrow.types.is_string(kind.value_type) or pyarrow.types.is_binary(kind.value_type)
+    ):
+        lengths = pc.binary_length(column.dictionary).take(column.indices)
+        return len(column) + (pc.sum(lengths).as_py() or 0)
+    return int(column.nbytes)
+
+
+def _refuse_many(path: Path, names: Sequence[str]) -> None:
+    if len(names) > MOST_COLUMNS:
+        raise UserError(f"{path} has {len(names):,} columns, more than {MOST_COLUMNS:,}: is it a table?")
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """A column of JSON objects, made into a list when it is wanted."""
+
+    rows: list[dict[str, Any]]
+    name: str
+
+    def to_pylist(self) -> list[Any]:
+        return [row.get(self.name) for row in self.rows]
 
 
 def _parquet(path: Path, raw: bytes) -> Table:
     import pyarrow
     import pyarrow.parquet
 
+    most = max(PARQUET_BYTES, PARQUET_TIMES * len(raw))
+    too_much = UserError(f"{path} unpacks to more than {most:,} bytes from {len(raw):,}: that is no table of texts")
     try:
-        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw)).read()
-    except (pyarrow.ArrowException, OSError) as error:
+        names = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw)).schema_arrow.names
+        _refuse_many(path, names)
+        # As dictionaries, so that one long text that is repeated in every row takes its memory once.
+        file = pyarrow.parquet.ParquetFile(
+            pyarrow.BufferReader(raw), read_dictionary=names, page_checksum_verification=True
+        )
+        about = file.metadata
+        groups = [about.row_group(index) for index in range(about.num_row_groups)]
+        if about.num_rows > most or sum(group.total_byte_size for group in groups) > most:
+            raise too_much
+        batches, size = [], 0
+        for batch in file.iter_batches(PARQUET_ROWS, use_threads=False):
+            size += sum(_unpacked(column) for column in batch.columns)
+            if size > most:
+                raise too_much
+            batches.append(batch)
+        table = pyarrow.Table.from_batches(batches, batches[0].schema if batches else file.schema_arrow)
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise UserError(f"{path} can't be read as parquet: {one_line(str(error), 120)}") from None
     names = list(table.column_names)
     if len(set(names)) < len(names):

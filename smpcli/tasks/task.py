@@ -5,13 +5,14 @@ A task knows nothing of models, masks or methods. Reading a task's rows is `data
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from smpcli.errors import UserError, one_line, unknown
-from smpcli.files import read_yaml
+from smpcli.files import is_file, is_folder, read_yaml
 from smpcli.paths import RECIPES
 from smpcli.tasks import own, squad
 from smpcli.tasks.tables import FORMATS, read_table
@@ -47,6 +48,22 @@ class Source(BaseModel):
 
     package: Literal["movies"] | None = None  # made from a package of the index: see movies.py
     score_range: tuple[float, float] | None = None  # regression: labels outside are refused
+
+    @field_validator("hub")
+    @classmethod
+    def _on_the_hub(cls, name: str | None) -> str | None:
+        # A single word would be one of the client's own readers, such as that of pickled tables.
+        if name is not None and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+            raise ValueError("a data set on the hub is called owner/name")
+        return name
+
+    @field_validator("folder", "train_file", "dev_files")
+    @classmethod
+    def _inside(cls, names: Any) -> Any:
+        for name in names.values() if isinstance(names, dict) else filter(None, [names]):
+            if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+                raise ValueError(f"'{one_line(name, 60)}' leads out of the data folder")
+        return names
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -170,9 +187,9 @@ def find_task(name: str, *, text: str | None = None, pair: str | None = None, la
         return _own_squad(path.absolute())
     if suffix in (".yaml", ".yml"):
         return load_yaml(path.absolute())
-    if path.is_dir():
+    if is_folder(path):
         raise UserError(f"{name} is a folder: --task takes a task's name or a file; a folder goes to --data-dir")
-    if path.is_file() or suffix in (".txt", ".xlsx", ".gz", ".zip"):
+    if is_file(path) or suffix in (".txt", ".xlsx", ".gz", ".zip"):
         read_table(path)  # says which endings there are
     raise unknown(
         "task", name, built_in, "`smp tasks` lists them; or give a csv, tsv, jsonl, parquet, json or yaml file"

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from smpcli.training.tokens import tokenise
+
 if TYPE_CHECKING:
     from smpcli.tasks.data import Examples
 
@@ -50,49 +52,64 @@ class Encoded(Dataset[int]):
 
 
 def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool) -> Encoded:
-    """Tokenise examples, cut to `max_length` tokens."""
-    pairs = examples.pairs
-    if pairs is not None and not tokenizer.num_special_tokens_to_add(pair=True):
-        # GPT-2 and kin put nothing between two texts: the last word of one would run into the first of the other.
-        pairs = [f"\n{text}" for text in pairs]
-    encoded = tokenizer(examples.texts, pairs, truncation=True, max_length=max_length, return_attention_mask=True)
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded]
+    """Tokenise examples, cut to `max_length` tokens; large sets come from the cache the next time."""
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
     labels = torch.tensor(examples.labels, dtype=torch.float32 if regression else torch.long)
-    return Encoded({name: encoded[name] for name in names}, labels, padding)
+    return Encoded(tokenise(tokenizer, examples, max_length), labels, padding)
 
 
 class LengthBuckets(Sampler[list[int]]):
     """Batches of similar length in random order: shuffle, sort inside windows, cut into batches, shuffle those.
 
-    The order depends on `seed` and on how often it was iterated (the epoch), nothing else.
+    The order depends on `seed` and on how often it was iterated (the epoch), nothing else. `done` batches, over all
+    epochs, are taken as read: the first iteration begins after them.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, done: int = 0) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
         self.drop_last = False
         self.seed = seed
-        self.epoch = 0
+        self.epoch, self.skipped = divmod(done, len(self))
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        self.epoch += 1
+        batches = self.batches(self.epoch)[self.skipped :]
+        self.epoch, self.skipped = self.epoch + 1, 0
+        yield from batches
+
+    def batch(self, step: int) -> list[int]:
+        """The examples of a step, counted over all epochs from 0."""
+        epoch, index = divmod(step, len(self))
+        return self.batches(epoch)[index]
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """All batches of an epoch, in order."""
+        random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.lengths))
         window = WINDOW * self.batch_size
         parts = [order[start : start + window] for start in range(0, len(order), window)]
         order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        for index in random.permutation(len(batches)):
-            yield batches[index].tolist()
+        return [batches[index].tolist() for index in random.permutation(len(batches))]
 
 
-def training_loader(encoded: Encoded, batch_size: int, seed: int) -> DataLoader[Any]:
-    sampler = LengthBuckets(encoded.lengths, batch_size, seed)
-    return DataLoader(encoded, batch_sampler=sampler, collate_fn=encoded.collate)
+def training_loader(
+    encoded: Encoded, batch_size: int, seed: int, part: int = 0, parts: int = 1, done: int = 0
+) -> DataLoader[Any]:
+    """Batches of `batch_size`, without the first `done`; of several processes, each gets its part of every batch.
+
+    The mean over the parts' mean losses is the batch's: all parts are of one size, and a batch that can't be divided
+    (an epoch's last) is each process's as a whole.
+    """
+
+    def collate(indices: list[int]) -> tuple[dict[str, Tensor], Tensor]:
+        return encoded.collate(indices[part::parts] if len(indices) % parts == 0 else indices)
+
+    sampler = LengthBuckets(encoded.lengths, batch_size, seed, done)
+    return DataLoader(encoded, batch_sampler=sampler, collate_fn=collate)
 
 
 def evaluation_order(encoded: Encoded, batch_size: int) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from accelerate import Accelerator
 from smpcli.errors import UserError
 
 
-def make_accelerator(device: str) -> Accelerator:
-    """Accelerate for a --device of auto, cpu, cuda, cuda:N or mps. Raises UserError when it isn't there."""
+def make_accelerator(device: str, track: str | None = None, folder: Path | None = None) -> Accelerator:
+    """Accelerate for a --device of auto, cpu, cuda, cuda:N or mps. Raises UserError when it isn't there.
+
+    track: a tracker, which keeps its files in `folder`.
+    """
     kind, _, index = device.partition(":")
     if kind == "cuda":
         count = torch.cuda.device_count()
@@ -21,7 +25,16 @@ def make_accelerator(device: str) -> Accelerator:
         torch.cuda.set_device(int(index or 0))
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UserError("no device mps on this machine: use --device auto or cpu")
-    return Accelerator(cpu=kind == "cpu")
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    # Accelerate joins several processes on processors only where it is told that they are meant.
+    on_cpu = kind == "cpu" or (launched > 1 and not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=on_cpu, log_with=track, project_dir=folder)
+    if accelerator.num_processes != launched:
+        raise UserError(
+            f"{launched} processes were started, of which Accelerate joins {accelerator.num_processes}: "
+            "start them with `accelerate launch` or torchrun, and this --device on each"
+        )
+    return accelerator
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

@@ -100,7 +100,7 @@ class Distillation:
 def distil(
     settings: Settings, data: TaskData, train_set: Encoded, tokenizer: Any, steps: int, device: torch.device
 ) -> Distillation:
-    """Ask the teacher about the training set, of which `steps` batches are seen (all processes together).
+    """Ask the teacher about the training set, of which `steps` batches are seen.
 
     train_set, tokenizer: the student's. Raises UserError for a teacher that can't be used.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from smpcli.errors import UserError
 from smpcli.training.device import training_context
 from smpcli.training.evaluate import Evaluation
 from smpcli.training.objective import Objective
+from smpcli.training.processes import drawing_alike
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,12 +30,15 @@ FULL = 1.0
 
 
 class TrainingDiverged(UserError):
-    """Loss or scores are no longer numbers."""
+    """Loss, gradient or scores are no longer finite numbers. `step` counts from 0; `where` says more of the place."""
 
-    def __init__(self, step: int, reason: str) -> None:
+    def __init__(self, step: int, reason: str, where: str = "") -> None:
         super().__init__(
-            f"training diverged at step {step + 1}: {reason}; lower a learning rate (--set weights_lr or scores_lr)"
+            f"training diverged at step {step + 1}: {reason}{where}; "
+            "lower a learning rate (--set weights_lr or scores_lr)"
         )
+        self.step = step
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,37 @@ class Step:
     density: float
     loss: float
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run is: everything that the loop itself keeps from step to step.
+
+    evaluated: False where `step` steps are done and the evaluation due after them is not.
+    """
+
+    step: int = 0
+    density: float = FULL
+    loss: float = math.nan
+    seconds: float = 0.0
+    history: tuple[tuple[int, dict[str, float]], ...] = ()
+    evaluated: bool = True
+
+
+class Watch:
+    """Whoever saves a run between two steps, and knows where it begins. This one saves nothing."""
+
+    start = Position()
+
+    def restore_random(self) -> None:
+        """Put all random states back to what they were at `start`."""
+
+    def after_step(self, position: Position) -> None:
+        """Called when a step, with the evaluation due after it, is done."""
+
+    def evaluating(self, position: Position) -> AbstractContextManager[None]:
+        """Around an evaluation: the one moment within a step at which a run can be left and gone on with."""
+        return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -75,50 +111,70 @@ def train(
     on_step: Callable[[Step], None],
     precision: str,
     accelerator: Accelerator,
+    watch: Watch | None = None,
 ) -> Summary:
     """Train for `steps` steps and leave the model pruned to `final_density`.
 
     layers are empty for a method that doesn't prune; `weights` are the trained weights beside the scores.
     evaluate_after: numbers of done steps (below `steps`) after which to evaluate; the end is always evaluated.
-    Raises TrainingDiverged when the loss is NaN or infinite.
+    Raises TrainingDiverged when the loss, the gradient or a score is NaN or infinite.
     """
+    watch = watch or Watch()
+    start = watch.start
     trained = [*weights, *(part for layer in layers for part in layer.score_parameters())]
     # Gradients that processes exchange stay in full precision.
     dtype = torch.bfloat16 if precision == "bf16" and accelerator.num_processes == 1 else None
-    history: list[tuple[int, dict[str, float]]] = []
-    started = time.perf_counter()
-    loss_value = math.nan
+    history = list(start.history)
+    started = time.perf_counter() - start.seconds
+    loss_value = start.loss
+
+    def position(done: int, density: float, evaluated: bool = True) -> Position:
+        return Position(done, density, loss_value, time.perf_counter() - started, tuple(history), evaluated)
+
+    def finish_step(done: int, density: float) -> None:
+        metrics: dict[str, float] = {}
+        if done in evaluate_after:
+            # W' is that of before the optimiser's step, or holds drawn gates, in the step's precision.
+            for layer in layers:
+                layer.set_mask(layer.mask)
+            with watch.evaluating(position(done, density, evaluated=False)):
+                metrics = evaluate().metrics
+            history.append((done, metrics))
+        on_step(Step(done, steps, density, loss_value, metrics))
+        watch.after_step(position(done, density))
+
     model.train()
-    for step, (inputs, labels) in enumerate(_repeat(batches, steps)):
+    if not start.evaluated:
+        finish_step(start.step, start.density)
+    for step, (inputs, labels) in enumerate(_repeat(batches, steps, watch), start.step):
         progress = step / steps
         density = pruner.density(progress, final_density) if layers else FULL
         if layers:
             _refresh(pruner, layers, density, step, dtype)
-            draw_gates(pruner, layers)
+            with drawing_alike(accelerator):
+                draw_gates(pruner, layers)
         with training_context(precision, accelerator.device):
             logits = model(**inputs)
         loss = objective(inputs, logits.float(), labels)
         accelerator.backward(loss)
         straight_through(pruner, layers, pruner.penalty_weight(progress))
-        accelerator.clip_grad_norm_(trained, max_grad_norm)
+        norm = accelerator.clip_grad_norm_(trained, max_grad_norm)
         optimizer.step()
         fold_factors(layers)
         scheduler.step()
         optimizer.zero_grad()
-        loss_value = loss.item()
+        # Of several processes each has a part of the batch.
+        loss_value = accelerator.reduce(loss.detach(), "mean").item()
         if not math.isfinite(loss_value):
             raise TrainingDiverged(step, f"the loss is {loss_value}")
-        metrics: dict[str, float] = {}
-        if step + 1 in evaluate_after:
-            # W' is that of before the optimiser's step, or holds drawn gates, in the step's precision.
-            for layer in layers:
-                layer.set_mask(layer.mask)
-            metrics = evaluate().metrics
-            history.append((step + 1, metrics))
-        on_step(Step(step + 1, steps, density, loss_value, metrics))
+        if norm is not None and not math.isfinite(norm):
+            raise TrainingDiverged(step, f"the gradient's norm is {float(norm)}")
+        finish_step(step + 1, density)
     if layers:
-        _refresh(pruner, layers, final_density, steps)
-    evaluation = evaluate()
+        refuse_infinite([part for layer in layers for part in layer.score_parameters()], steps - 1)
+        _refresh(pruner, layers, final_density, steps - 1)
+    with watch.evaluating(position(steps, final_density if layers else FULL, evaluated=False)):
+        evaluation = evaluate()
     history.append((steps, evaluation.metrics))
     seconds = time.perf_counter() - started
     on_step(Step(steps, steps, final_density if layers else FULL, loss_value, evaluation.metrics))
@@ -134,11 +190,22 @@ def _refresh(
         raise TrainingDiverged(step, str(error)) from error
 
 
-def _repeat(batches: DataLoader[Any], steps: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Batches of as many epochs as `steps` need."""
-    done = 0
+def refuse_infinite(tensors: Sequence[Tensor], step: int) -> None:
+    """Raise TrainingDiverged where a trained number is NaN or infinite."""
+    for tensor in tensors:
+        # The sum of finite numbers may overflow, so it only acquits.
+        if not math.isfinite(tensor.detach().sum()) and not bool(tensor.detach().isfinite().all()):
+            raise TrainingDiverged(step, "a trained weight or score is NaN or infinite")
+
+
+def _repeat(batches: DataLoader[Any], steps: int, watch: Watch) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Batches of as many epochs as `steps` need; a resumed loader's first epoch begins where it was left."""
+    first = done = watch.start.step
     while done < steps:
         for batch in batches:
+            if done == first and first % len(batches):
+                # To begin an epoch draws a random number, which was drawn before the run was left.
+                watch.restore_random()
             yield batch
             done += 1
             if done == steps:

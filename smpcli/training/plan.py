@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruners.allocation import kept_weights
 from smpcli.errors import UserError
+from smpcli.files import cannot_write, is_folder
 
 if TYPE_CHECKING:
     from smpcli.results.published import PublishedRow
@@ -31,6 +33,7 @@ class Plan:
     trained_weights: int | None
     learned_scores: int | None
     memory_bytes: int | None
+    disk_bytes: int | None
     #: At tenths of the run: step (None where their number isn't known), remaining, penalty weight. None for dense.
     schedule: list[tuple[int | None, float, float]] | None
     #: What others published for the same task, model, sparsity and use of a teacher, and for the dense model.
@@ -45,11 +48,46 @@ def count_steps(settings: Settings, examples: int) -> int:
     return max(1, round(float(settings.epochs) * batches))
 
 
+def step_counter() -> Callable[[Settings], int | None]:
+    """Training steps of many settings, each task's rows counted once; None where they can't be known yet."""
+    from smpcli.tasks.data import dry_run_sizes
+
+    rows: dict[tuple[Any, ...], int | None] = {}
+
+    def count(settings: Settings) -> int | None:
+        run = settings.run
+        if settings.max_steps is not None:
+            return int(settings.max_steps)
+        spans = settings.task.kind == "span"
+        place = (run.task, run.data_dir, run.dev_file, *((run.model, run.max_length, run.stride) if spans else ()))
+        if place not in rows:
+            sizes = dry_run_sizes(settings.task, _path(run.data_dir), dev_file=_path(run.dev_file))
+            rows[place] = _windows(settings) if spans else sizes[0]
+        examples = rows[place]
+        return count_steps(settings, examples) if examples is not None else None
+
+    return count
+
+
+def disk_need(trained: int, kept_values: int, prunable: int, checkpoint_every: int | str) -> int:
+    """Bytes that a run takes at most while it goes on.
+
+    trained: numbers that are trained, scores and all; kept_values: trained weights that the result holds. A
+    checkpoint has each trained number with AdamW's two moments, and two sets of masks; at a time there are the best,
+    the last, and the one being written.
+    """
+    checkpoint = 3 * FLOAT * trained + 2 * prunable // 8
+    return checkpoint * (3 if checkpoint_every != 0 else 2) + FLOAT * kept_values + prunable // 8 + 2**20
+
+
 def check_output(output: Path) -> None:
     """Refuse an output folder that can't be written before anything long begins; makes nothing."""
     import os
 
-    existing = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    try:
+        existing = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    except OSError as error:
+        raise cannot_write(output, error) from error
     if not existing.is_dir():
         raise UserError(f"can't write {output}: {existing} is a file; choose another place with --output")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -102,7 +140,7 @@ def _windows(settings: Settings) -> int | None:
     from smpcli.training.encoding import encode_rows
 
     data = local_data(settings.task, _path(settings.data_dir), _path(settings.dev_file))
-    if data is None or not Path(model_path(settings.model)).is_dir():
+    if data is None or not is_folder(Path(model_path(settings.model))):
         return None
     return len(encode_rows(load_tokenizer(settings.model), data.train, settings))
 
@@ -120,7 +158,7 @@ def _check_words(settings: Settings) -> None:
     from smpcli.modeling.heads import word_ids
 
     task = settings.task
-    if not Path(model_path(settings.model)).is_dir():
+    if not is_folder(Path(model_path(settings.model))):
         return
     if reads_words(settings.run, task, load_config(settings.model, local_only=True)):
         word_ids(load_tokenizer(settings.model), task.words, task.outputs, task.name)
@@ -144,11 +182,14 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
     from smpcli.modeling.build import outline
     from smpcli.modeling.layers import find_prunable
 
-    names = ("total_weights", "prunable_weights", "kept_weights", "trained_weights", "learned_scores", "memory_bytes")
+    names = (
+        *("total_weights", "prunable_weights", "kept_weights", "trained_weights", "learned_scores"),
+        *("memory_bytes", "disk_bytes"),
+    )
     try:
         config = load_config(settings.model, local_only=True)
     except UserError:
-        if Path(model_path(settings.model)).is_dir():
+        if is_folder(Path(model_path(settings.model))):
             raise
         return dict.fromkeys(names)
     model = outline(settings.run, settings.task, config)
@@ -172,7 +213,9 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
         memory += (FLOAT + 1) * prunable
         memory += FLOAT * prunable if pruner.trains_weights else 0
     memory += _activations(settings, config)
-    return dict(zip(names, (total, prunable, kept, trained, scores, memory), strict=True))
+    weights = total if pruner.trains_weights else 0
+    disk = disk_need(trained + scores, weights, prunable, settings.checkpoint_every)
+    return dict(zip(names, (total, prunable, kept, trained, scores, memory, disk), strict=True))
 
 
 def _activations(settings: Settings, config: Any) -> int:

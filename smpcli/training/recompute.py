@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,11 +55,14 @@ def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
 
     data_dir: folder of the original files; for a run on files of one's own, the folder where they are now.
     """
+    from smpcli.modeling.backbone import load_config
     from smpcli.modeling.restore import restore
     from smpcli.training.encoding import encode_rows
 
     directory = RunDir.open(path)
     settings, data = _settings_and_data(directory, data_dir)
+    with _needed(f"{path} needs its base model again"):
+        load_config(settings.model)
     model, tokenizer = restore(directory, settings, data.labels)
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
     return Reopened(directory, settings, data.labels, model, tokenizer, dev)
@@ -84,8 +90,10 @@ def _settings_and_data(directory: RunDir, data_dir: Path | None) -> tuple[Settin
             "now with --data-dir"
         )
     try:
-        settings = resolve(flags=flags)
-        data = load_dev(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
+        with _needed(f"{directory.path}, settings.yaml"):
+            settings = resolve(flags=flags)
+        with _needed(f"{directory.path} needs its data again"):
+            data = load_dev(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
     except UserError as error:
         raise _changed(changed[0], directory) if changed else error from None
     if data.digest != recorded.digest if data.digest else not data.digests.items() <= recorded.dev_digests.items():
@@ -107,6 +115,18 @@ def _changed(file: str, directory: RunDir) -> UserError:
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text is not None else None
+
+
+@contextmanager
+def _needed(what: str) -> Iterator[None]:
+    """Errors about what a run names, said of the run: without advice on flags that only `prune` has."""
+    try:
+        yield
+    except UserError as error:
+        # Clauses with their separators; a flag other than --data-dir is no way out here.
+        clauses = re.split(r"(?=: |; |, or |, name )", str(error))
+        kept = [clause for clause in clauses if not re.search(r"--(?!data-dir)\w", clause)]
+        raise UserError(f"{what}: {''.join(kept) or clauses[0]}") from error
 
 
 def recompute(path: Path, data_dir: Path | None = None) -> Recomputed:

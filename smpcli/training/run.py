@@ -5,26 +5,33 @@ from __future__ import annotations
 import platform
 import re
 import shlex
+import shutil
 import sys
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from smpcli.training.plan import check_output
+from smpcli.errors import Interrupted, UserError
+from smpcli.files import exclusive
+from smpcli.training.plan import check_output, disk_need
+from smpcli.training.tracking import check_tracker, start_tracker
 
 if TYPE_CHECKING:
     from smpcli.results.rundir import RunDir
     from smpcli.settings import Settings
     from smpcli.tasks.data import TaskData
+    from smpcli.training.checkpoint import Identity
     from smpcli.training.loop import Step, Summary
     from smpcli.training.session import Session
+    from smpcli.training.state import Saved
 
 # metrics.jsonl gets about this many rows of training loss.
 METRIC_ROWS = 100
 
 
 class Progress(Protocol):
-    """Whoever wants to know how a run goes on."""
+    """Whoever wants to know how a run goes on. One that has a method `note(text)` is told what is worth knowing."""
 
     def phase(self, name: str) -> None: ...
     def step(self, step: Step) -> None: ...
@@ -39,52 +46,207 @@ def run_id(settings: Settings) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{digest(settings.digested())[:8]}"
 
 
-def run(settings: Settings, output: Path, progress: Progress, overwrite: bool = False) -> RunDir:
+def run(
+    settings: Settings,
+    output: Path,
+    progress: Progress,
+    overwrite: bool = False,
+    *,
+    resume: bool = False,
+    track: str | None = None,
+) -> RunDir:
     """Carry out one run and return its directory; result.json is written last.
 
-    Raises UserError for what a person can mend (data, model, folder).
+    Under `accelerate launch` every process calls this; one of them writes, and speaks through `progress`.
+    resume: take the run as it is found: finished, it is returned; unfinished, it goes on from its last checkpoint;
+    else it begins. track: a tracker that is told what metrics.jsonl is told; what it keeps in files goes to
+    `output`/`track`. Raises UserError for what a person can mend (data, model, folder; a checkpoint of other
+    settings, data or weights), Interrupted after Ctrl-C or SIGTERM, when a checkpoint is written.
     """
     check_output(output)
+    check_tracker(track)
     started = datetime.now(UTC)
     progress.phase("data")
     # Heavy, so only after what is checked in no time.
     from accelerate.utils import set_seed
 
-    from smpcli.results.rundir import RunDir
+    from smpcli.results.rundir import CHECKPOINT, RESULT, RunDir
     from smpcli.results.sources import files_of
     from smpcli.tasks.data import load_data
+    from smpcli.training.checkpoint import Identity
+    from smpcli.training.checkpoint import read as read_checkpoint
     from smpcli.training.device import make_accelerator, resolve_precision
     from smpcli.training.session import prepare
-    from smpcli.training.turnover import Turnover
 
-    accelerator = make_accelerator(settings.device)
+    accelerator = make_accelerator(settings.device, track, output / track if track else None)
+    writes = accelerator.is_main_process
     settings = settings.replace(precision=resolve_precision(settings.precision, accelerator.device))
-    RunDir.refuse_finished(output / run_id(settings), overwrite)
+    path = output / run_id(settings)
+    if resume and (path / RESULT).exists():
+        return _finished(path, writes)
+    RunDir.refuse_finished(path, overwrite)
+    saved = read_checkpoint(path / CHECKPOINT) if resume else None
     data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
     # Now, as they may be gone when the run ends.
     files = files_of(settings)
+    _note_blind_metrics(settings, data, progress)
     progress.phase("model")
     set_seed(settings.seed)
     session = prepare(settings, data, accelerator, progress.phase)
+    identity = Identity(settings.digested(), data.digest, session.base_digest, (session.teacher or {}).get("digest"))
+    if saved is not None and (differences := identity.differences(saved.about)):
+        raise UserError(f"{path} can't be resumed, as it is another run; different: {', '.join(differences)}")
+    _check_disk(session, output, progress)
     # Only now: everything that a person can get wrong has been tried.
-    directory = RunDir.create(output, run_id(settings), overwrite)
-    directory.write_settings(settings.flat())
+    with exclusive(path) if writes else nullcontext():
+        if resume and (path / RESULT).exists():  # another process has finished it meanwhile
+            return RunDir.open(path)
+        directory = RunDir(path)
+        if saved is not None:
+            _note(progress, f"goes on after step {saved.about.step} of {session.steps}")
+        if writes and saved is not None:
+            directory = RunDir.resume(path, [dict(row) for row in saved.about.rows])
+        elif writes:
+            directory = RunDir.create(output, path.name, overwrite)
+            directory.write_settings(settings.flat())
+        start_tracker(track, accelerator, path.name, settings.flat())
+        return _carry_out(session, data, files, directory, identity, saved, progress, started)
+
+
+def _carry_out(
+    session: Session,
+    data: TaskData,
+    files: dict[str, dict[str, Any]],
+    directory: RunDir,
+    identity: Identity,
+    saved: Saved | None,
+    progress: Progress,
+    started: datetime,
+) -> RunDir:
+    """Train, save, and leave a finished run, or one that can be resumed."""
+    from smpcli.results.rundir import CHECKPOINT
+    from smpcli.training.checkpoint import Checkpoints
+    from smpcli.training.interruption import Interruption
+    from smpcli.training.processes import check_agreement
+    from smpcli.training.turnover import Turnover
+
+    settings, accelerator = session.settings, session.accelerator
+    writes = accelerator.is_main_process
     every = max(1, session.steps // METRIC_ROWS)
     turnover = Turnover(session.layers)
 
     def on_step(step: Step) -> None:
         progress.step(step)
         if step.metrics or (step.step % every == 0 and step.step < session.steps):
-            row = {"step": step.step, "density": step.density, "loss": step.loss, **step.metrics}
-            directory.append_metrics(row | (turnover.since_last() if step.metrics else {}))
+            row = {"density": step.density, "loss": step.loss, **step.metrics}
+            row |= turnover.since_last() if step.metrics else {}
+            if writes:
+                directory.append_metrics({"step": step.step, **row})
+                accelerator.log(row, step=step.step)
 
-    progress.phase("training")
-    summary = session.train(on_step)
-    progress.phase("saving")
-    _save(session, summary, directory)
-    directory.write_result(_result(session, summary, data, files, directory, started))
+    with Interruption() as interruption:
+        checkpoints = Checkpoints(
+            directory.path / CHECKPOINT,
+            identity,
+            every=settings.checkpoint_every,
+            metric=settings.task.metric,
+            final=1 - settings.sparsity,
+            rows=lambda: directory.rows,
+            interruption=interruption,
+            resume=_resume_command(directory.path),
+            accelerator=accelerator,
+            turnover=turnover,
+            saved=saved,
+        )
+        progress.phase("training")
+        summary = session.train(on_step, checkpoints)
+        check_agreement(session.layers, accelerator)
+        warnings = _check_masks(session)
+        progress.phase("saving")
+        if writes:
+            _save(session, summary, directory)
+            before = checkpoints.start.seconds
+            directory.write_result(_result(session, summary, data, files, directory, started, warnings, before))
+            with suppress(OSError):  # the run is finished; what is left goes at the next start
+                directory.tidy()
+        # Nobody reads a run that isn't written yet.
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+    for warning in warnings:
+        _note(progress, f"warning: {warning}")
     progress.phase("done")
+    if interruption.signal:
+        raise Interrupted(interruption.code, f"interrupted, but not before the run was finished: {directory.path}")
     return directory
+
+
+def _finished(path: Path, writes: bool) -> RunDir:
+    from smpcli.results.rundir import RunDir
+
+    directory = RunDir.open(path)
+    if writes:
+        with exclusive(path), suppress(OSError):
+            directory.tidy()
+    return directory
+
+
+def _note(progress: Progress, text: str) -> None:
+    note = getattr(progress, "note", None)
+    if note is not None:
+        note(text)
+
+
+def _note_blind_metrics(settings: Settings, data: TaskData, progress: Progress) -> None:
+    from smpcli.tasks.data import Examples
+    from smpcli.tasks.metrics import undefined
+
+    for split, examples in data.dev.items():
+        if isinstance(examples, Examples) and (reason := undefined(settings.task.metrics, examples.labels)):
+            _note(progress, f"warning: dev set '{split}': {reason}")
+
+
+def _check_disk(session: Session, output: Path, progress: Progress) -> None:
+    """Say what the run will write at most; refuse where that doesn't fit."""
+    from smpcli.results.table import human_bytes
+
+    trained = sum(weight.numel() for weight in session.weights)
+    scores = sum(part.numel() for layer in session.layers for part in layer.score_parameters())
+    weights = trained if session.pruner.trains_weights else 0
+    need = disk_need(trained + scores, weights, session.prunable, session.settings.checkpoint_every)
+    place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < need:
+        raise UserError(
+            f"{output} has {human_bytes(free)} free, and the run needs up to {human_bytes(need)}: make room, choose "
+            "another place with --output, or keep fewer checkpoints with --set checkpoint_every=0"
+        )
+    _note(progress, f"needs up to {human_bytes(need)} of disk while it runs; {human_bytes(free)} are free")
+
+
+def _check_masks(session: Session) -> list[str]:
+    """Warnings about the final masks. Raises UserError where they don't have the sparsity that was asked for."""
+    from pruners.allocation import kept_weights
+    from pruners.masking import kept
+
+    if not session.layers:
+        return []
+    wanted, found = kept_weights(1 - session.settings.sparsity, session.prunable), kept(session.layers)
+    nonzero = sum(int(layer.effective.count_nonzero()) for layer in session.layers)
+    if found != wanted or nonzero > wanted:
+        raise UserError(
+            f"method '{session.pruner.name}' left {found:,} weights in its masks and {nonzero:,} in the model, where "
+            f"a sparsity of {session.settings.sparsity:g} leaves {wanted:,}: the method is at fault"
+        )
+    return [f"nothing is left of {layer.name}: its mask is empty" for layer in session.layers if not layer.mask.any()]
+
+
+def _resume_command(path: Path) -> str:
+    """The command that goes on with a run: the one given, or for a run from elsewhere one by its settings."""
+    if Path(sys.argv[0]).stem in ("smp", "__main__") and sys.argv[1:2] in (["prune"], ["finetune"]):
+        given = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--overwrite")]
+    else:
+        given = ["prune", "--recipe", str(path / "settings.yaml"), "--output", str(path.parent)]
+    return shlex.join(["smp", *given, "--resume"])
 
 
 def _path(text: str | None) -> Path | None:
@@ -120,6 +282,8 @@ def _result(
     files_read: dict[str, dict[str, Any]],
     directory: RunDir,
     started: datetime,
+    warnings: list[str],
+    seconds_before: float,
 ) -> dict[str, Any]:
     from pruners.masking import kept
     from smpcli.results.rundir import digest
@@ -141,7 +305,7 @@ def _result(
             "settings_digest": digest(settings.digested()),
             "command": _command(),
             "started": started.isoformat(timespec="seconds"),
-            "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+            "seconds": round((datetime.now(UTC) - started).total_seconds() + seconds_before, 3),
         },
         "metric": metric,
         "metrics": summary.evaluation.metrics,
@@ -170,7 +334,11 @@ def _result(
             "metric_history": [[step, found[metric]] for step, found in summary.history],
             **({"teacher": session.teacher} if session.teacher else {}),
         },
-        "environment": environment(str(session.accelerator.device)),
+        "environment": {
+            **environment(str(session.accelerator.device)),
+            "processes": session.accelerator.num_processes,
+        },
+        "warnings": warnings,
     }
 
 

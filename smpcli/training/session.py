@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 
 from pruners.base import Pruner
@@ -23,16 +24,19 @@ from smpcli.training.batches import Encoded, training_loader
 from smpcli.training.distillation import distil
 from smpcli.training.encoding import encode_rows
 from smpcli.training.evaluate import Evaluation, evaluate
-from smpcli.training.loop import Step, Summary, train
+from smpcli.training.loop import Step, Summary, TrainingDiverged, train
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
 from smpcli.training.plan import count_steps
+from smpcli.training.processes import check_batch, start_alike
+from smpcli.training.state import State
 from smpcli.training.statistics import input_statistics
 from smpcli.training.teacher import check_teacher
 
 if TYPE_CHECKING:
     from smpcli.settings import Settings
     from smpcli.tasks.data import TaskData
+    from smpcli.training.checkpoint import Checkpoints
 
 # Examples that prototypes are made of, and batches of them that input statistics are taken from.
 PROTOTYPE_EXAMPLES = 2048
@@ -66,12 +70,47 @@ class Session:
         task = self.settings.task
         return evaluate(self.model, self.dev, task.metrics, task.kind == "regression", self.accelerator.device)
 
-    def train(self, on_step: Callable[[Step], None]) -> Summary:
-        """Run the loop; afterwards the model is pruned to exactly the density asked for."""
+    def state(self, optimizer: torch.optim.Optimizer, scheduler: Any) -> State:
+        """What training changes: of the model what is trained outside the masked matrices, and the task's own."""
+        masked = {id(layer.effective) for layer in self.layers}
+        parameters = {
+            name: parameter
+            for name, parameter in self.model.backbone.named_parameters()
+            if id(parameter) not in masked and (parameter.requires_grad or name in self.model.own_names)
+        }
+        return State(parameters, self.layers, optimizer, scheduler, self.accelerator.device)
+
+    def train(self, on_step: Callable[[Step], None], checkpoints: Checkpoints | None = None) -> Summary:
+        """Run the loop from its start, or where `checkpoints` say; then the model has exactly the density asked for.
+
+        Raises TrainingDiverged, with the step's examples and the last checkpoint.
+        """
         settings, accelerator = self.settings, self.accelerator
         optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, self.steps)
-        batches = training_loader(self.train_set, settings.batch_size, settings.seed)
-        model, optimizer, batches = accelerator.prepare(self.model, optimizer, batches)
+        if checkpoints is not None:
+            checkpoints.attach(self.state(optimizer, scheduler))
+        done = checkpoints.start.step if checkpoints is not None else 0
+        part, parts = accelerator.process_index, accelerator.num_processes
+        batches = training_loader(self.train_set, settings.batch_size, settings.seed, part, parts, done)
+        order: Any = batches.batch_sampler
+        model, optimizer = accelerator.prepare(self.model, optimizer)
+        # The loader has divided the batches itself; Accelerate would make them more, not smaller.
+        batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True)
+        try:
+            return self._train(model, optimizer, scheduler, batches, on_step, checkpoints)
+        except TrainingDiverged as error:
+            raise TrainingDiverged(error.step, error.reason, _where(order.batch(error.step), checkpoints)) from None
+
+    def _train(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        batches: Any,
+        on_step: Callable[[Step], None],
+        checkpoints: Checkpoints | None,
+    ) -> Summary:
+        settings, accelerator = self.settings, self.accelerator
         return train(
             model=model,
             pruner=self.pruner,
@@ -90,13 +129,23 @@ class Session:
             on_step=on_step,
             precision=settings.precision,
             accelerator=accelerator,
+            watch=checkpoints,
         )
+
+
+def _where(examples: list[int], checkpoints: Checkpoints | None) -> str:
+    """Training examples (their index, from 0) that a step was about, and what there is to go on from."""
+    shown = ", ".join(map(str, sorted(examples)[:6])) + (f", … ({len(examples)})" if len(examples) > 6 else "")
+    last = checkpoints.last if checkpoints is not None else None
+    kept = f"the last good checkpoint is step {last[0]}" if last else "there is no checkpoint before it"
+    return f", in the batch of training examples {shown}; {kept}"
 
 
 def prepare(
     settings: Settings, data: TaskData, accelerator: Accelerator, phase: Callable[[str], None] = lambda name: None
 ) -> Session:
     """Tokenise, load the model, make its head, find the prunable layers, attach the method to them, ask a teacher."""
+    check_batch(settings.batch_size, accelerator)
     if settings.teacher:
         check_teacher(settings)
     tokenizer = load_tokenizer(settings.model)
@@ -105,8 +154,7 @@ def prepare(
     session = assemble(settings, data.labels, tokenizer, train_set, dev, accelerator)
     if settings.teacher:
         phase("teacher")
-        steps = session.steps * accelerator.num_processes
-        distilled = distil(settings, data, train_set, tokenizer, steps, accelerator.device)
+        distilled = distil(settings, data, train_set, tokenizer, session.steps, accelerator.device)
         session.train_set, session.objective, session.teacher = (
             distilled.train_set,
             distilled.objective,
@@ -144,6 +192,7 @@ def assemble(
         spread = setup[:: max(1, len(setup) // STATISTICS_BATCHES)]
         statistics = input_statistics(model, layers, (inputs for inputs, _ in spread))
     attach(pruner, layers, statistics)
+    start_alike(layers, accelerator, settings.seed)
     weights = trained_weights(pruner, model, layers)
     return Session(
         settings=settings,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smpcli.errors import UserError, one_line
+from smpcli.files import is_folder
 
 if TYPE_CHECKING:
     from smpcli.settings import Settings
@@ -81,7 +82,7 @@ def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | N
     try:
         config = load_config(name, local_only=local_only)
     except UserError:
-        if local_only and not Path(name).is_dir():
+        if local_only and not is_folder(Path(name)):
             return None
         raise
     if kind == "span":

@@ -60,7 +60,10 @@ def test_a_run_in_a_process_of_its_own(real_smp: Smp, on_pico: list[str], finish
 
     talk = done.err.splitlines()
     assert [line for line in talk if line.endswith(" …")] == ["data …", "model …", "training …", "saving …"]
-    steps = [line for line in talk if line not in ("data …", "model …", "training …", "saving …")]
+    assert any(
+        re.fullmatch(r"needs up to [\d.]+ MB of disk while it runs; [\d.]+ [kMG]B are free", line) for line in talk
+    )
+    steps = [line for line in talk if not line.endswith((" …", " are free"))]
     assert steps and all(
         re.fullmatch(r"step \d/6  density \d\.\d{3}  loss \d+\.\d{3}(  \w+ \d\.\d{4})*  ETA \d+:\d\d", line)
         for line in steps

@@ -252,7 +252,7 @@ def _text(**changes: Any) -> str:
         ("settings.yaml", None, "settings.yaml is missing"),
         ("settings.yaml", "a: [1\nb: 2", "line 2"),
         ("settings.yaml", "- a", "mapping"),
-        ("settings.yaml", "a: &x\n  b: *x\n", "plain settings"),
+        ("settings.yaml", "a: &x\n  b: *x\n", "aliases"),
     ],
     ids=short,
 )

@@ -85,7 +85,7 @@ def test_predictions_of_a_diverged_run_are_refused() -> None:
 def test_faults_of_the_caller() -> None:
     with pytest.raises(ValueError, match="as many"):
         compute(["accuracy"], [1], [1, 0])
-    with pytest.raises(ValueError, match="as many"):
+    with pytest.raises(UserError, match="no examples"):
         compute(["accuracy"], [], [])
     with pytest.raises(ValueError, match="no metric"):
         compute(["bleu"], [1], [1])

@@ -218,3 +218,27 @@ def test_the_real_questions() -> None:
         assert isinstance(part, Questions)
         for context, answers in zip(part.contexts, part.answers, strict=True):
             assert all(context[start : start + len(text)] == text for text, start in answers)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "broken JSON"),
+        ('{"data": NaN}', "NaN is no number"),
+        ('{"data": ' + "9" * 5000 + "}", "broken JSON"),
+        ('{"data": "text"}', "isn't in SQuAD's format"),
+        ('{"data": [{"paragraphs": [{"context": 3, "qas": [{}]}]}]}', "isn't in SQuAD's format"),
+        ('{"data": [{"paragraphs": [{"context": "\\ud800", "qas": []}]}]}', "half a surrogate pair"),
+    ],
+)
+def test_strangers_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "own.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_data(find_task(str(tmp_path / "own.json")), None)
+
+
+def test_a_long_context_with_many_questions_is_refused(tmp_path: Path) -> None:
+    qas = [asked(f"q{index}", (0, "a")) for index in range(300)]
+    path = write(tmp_path / "own.json", ("a" * 300_000, qas))
+    with pytest.raises(UserError, match="split long contexts"):
+        load_data(find_task(str(path)), None)

@@ -156,13 +156,13 @@ def test_own_yaml_with_a_folder_of_two_dev_sets(tmp_path: Path) -> None:
         ({"max_length": 0}, "my.yaml: max_length: "),
         ({"source": None}, "my.yaml: source: this key is missing"),
         ({"source": {}}, "my.yaml: source: name one place"),
-        ({"source": {"hub": "x", "file": "y.csv"}}, "name one place"),
-        ({"source": {"hub": "x", "fodler": "y"}}, "'source.fodler'; did you mean 'folder'"),
+        ({"source": {"hub": "owner/x", "file": "y.csv"}}, "name one place"),
+        ({"source": {"hub": "owner/x", "fodler": "y"}}, "'source.fodler'; did you mean 'folder'"),
         ({"source": {"folder": "x", "config": "y"}}, "config belongs to hub"),
-        ({"source": {"hub": "x", "folder": "y", "dev_files": {"other": "z.tsv"}}}, "name the same dev sets"),
+        ({"source": {"hub": "owner/x", "folder": "y", "dev_files": {"other": "z.tsv"}}}, "name the same dev sets"),
         ({"source": {"file": ["a.csv"]}}, "my.yaml: source.file: "),
         ({"source": "x.csv"}, "my.yaml: source: "),
-        ({"source": {"hub": "x", "score_range": [0, 5]}}, "is for regression"),
+        ({"source": {"hub": "owner/x", "score_range": [0, 5]}}, "is for regression"),
     ],
 )
 def test_a_wrong_yaml_is_named_with_the_key(tmp_path: Path, changes: dict[str, object], said: str) -> None:

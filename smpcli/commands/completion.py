@@ -1,0 +1,41 @@
+"""What the Tab key offers: names that smp knows, and runs that are there. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from smpcli import catalogue
+from smpcli.results.rundir import RESULT
+from smpcli.sweeping.grid import list_sweeps
+from smpcli.tasks.task import list_tasks
+
+#: A value and what is shown beside it.
+Offer = tuple[str, str]
+
+
+def methods(incomplete: str) -> list[Offer]:
+    return _starting(incomplete, catalogue.list_methods(), "summary")
+
+
+def tasks(incomplete: str) -> list[Offer]:
+    return _starting(incomplete, [{"name": task.name, "title": task.title} for task in list_tasks()], "title")
+
+
+def recipes(incomplete: str) -> list[Offer]:
+    return _starting(incomplete, catalogue.list_recipes(), "description")
+
+
+def sweeps(incomplete: str) -> list[Offer]:
+    return _starting(incomplete, list_sweeps(), "description")
+
+
+def runs(incomplete: str) -> list[str]:
+    """Finished runs in the folder that is being typed, or in results/ as long as no folder is."""
+    folder = incomplete.rpartition("/")[0] if "/" in incomplete else "results"
+    found = (f"{folder}/{path.parent.name}" for path in sorted(Path(folder or "/").glob(f"*/{RESULT}")))
+    return [run for run in found if run.startswith((incomplete, f"{folder}/{incomplete}"))]
+
+
+def _starting(incomplete: str, entries: Iterable[Mapping[str, str]], about: str) -> list[Offer]:
+    return [(entry["name"], entry[about]) for entry in entries if entry["name"].startswith(incomplete)]

@@ -1,0 +1,41 @@
+"""smp doctor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smpcli import api, console
+from smpcli.commands import options
+
+
+def doctor(json: options.Json = False) -> None:
+    """Show versions, devices, caches, and whether the hub and the package index answer: for bug reports."""
+    found = api.doctor()
+    if json:
+        console.data_json(found)
+        return
+    console.show(console.table(None, ["what", "is"], _rows(found)))
+
+
+def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    devices, caches = found["devices"], found["caches"]
+    rows = [(name, version or "not installed") for name, version in found["versions"].items()]
+    rows += [
+        ("platform", found["platform"]),
+        ("device", f"{devices['auto']}, training in {devices['precision']}"),
+        ("processors", f"{devices['processors']}, {devices['threads']} threads used"),
+        ("CUDA devices", ", ".join(devices["cuda"]) or "none"),
+        ("MPS", "yes" if devices["mps"] else "no"),
+        (
+            "methods of others",
+            ", ".join(f"{name} ({package})" for name, package in found["methods"].items()) or "none",
+        ),
+    ]
+    rows += [
+        (f"{name} cache", f"{cache['path']}, {cache['files']:,} files, {cache['bytes'] / 2**20:,.1f} MiB")
+        for name, cache in caches.items()
+    ]
+    rows.append(("SMP_DATA_DIR", found["data_dir"] or "not set"))
+    words = {True: "answers", False: "doesn't answer", None: "?"}
+    rows += [(name, f"{words[answer['answers']]} ({answer['detail']})") for name, answer in found["network"].items()]
+    return rows

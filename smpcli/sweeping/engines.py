@@ -1,0 +1,233 @@
+"""Where the runs of a sweep are carried out: processes on this machine, or a Ray cluster."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+from smpcli.errors import UserError, one_line, unknown
+
+ENGINES = ("local", "ray")
+KILLED = 128  # plus the signal: a shell's exit code of a process that a signal ended
+RAY_RETRIES = 3
+REACH_SECONDS = 5
+STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its exit code, and what it said where that isn't 0."""
+
+    code: int
+    message: str
+
+
+class Engine(Protocol):
+    """Carries out as many runs at a time as it has `slots`."""
+
+    slots: int
+
+    def start(self, name: str, job: Mapping[str, Any]) -> None: ...
+    def ended(self) -> dict[str, Outcome]: ...
+    def stop(self) -> None: ...
+
+
+def fair_threads(workers: int, cpus: float | None = None) -> int:
+    """Threads of each of several processes that share the processors of this machine (or `cpus`)."""
+    if cpus is None:
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(cpus) // workers)
+
+
+def check(engine: str, workers: int | None, address: str | None) -> None:
+    """Raise `UserError` for what can't be meant, before anything begins."""
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if address is not None and engine != "ray":
+        raise UserError("--address names a Ray cluster: add --engine ray")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers must be at least 1, not {workers}")
+    if engine == "ray" and find_spec("ray") is None:
+        raise UserError("Ray isn't installed: pip install 'smp-prune[ray]', or leave out --engine ray")
+
+
+def make(engine: str, workers: int | None, address: str | None) -> Engine:
+    return RayEngine(workers, address) if engine == "ray" else LocalEngine(workers or 1)
+
+
+class LocalEngine:
+    """Each run in a process of its own; several share the processors and, in turn, the GPUs of this machine."""
+
+    def __init__(self, workers: int) -> None:
+        self.slots = workers
+        self._running: dict[str, tuple[subprocess.Popen[bytes], Any, int]] = {}
+
+    def start(self, name: str, job: Mapping[str, Any]) -> None:
+        taken = {slot for _, _, slot in self._running.values()}
+        slot = next(slot for slot in range(self.slots) if slot not in taken)
+        # A file, as nobody empties a pipe.
+        said = tempfile.TemporaryFile()  # noqa: SIM115
+        process = subprocess.Popen(
+            [sys.executable, "-m", "smpcli.sweeping.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            env={**os.environ, **self._share(slot)},
+            # Ctrl-C in a terminal reaches the sweep alone, which then ends its workers.
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(job, default=os.fspath).encode() + b"\n")
+        process.stdin.flush()
+        self._running[name] = process, said, slot
+
+    def ended(self) -> dict[str, Outcome]:
+        found = {}
+        for name, (process, said, _) in list(self._running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            said.seek(0)
+            text = said.read().decode("utf-8", "replace").strip()
+            self._close(name)
+            found[name] = _outcome(code, text)
+        return found
+
+    def stop(self) -> None:
+        """End all runs; each has some seconds to write a checkpoint."""
+        for process, _, _ in self._running.values():
+            process.terminate()
+        end = time.monotonic() + STOP_SECONDS
+        for name, (process, _, _) in list(self._running.items()):
+            try:
+                process.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        process, said, _ = self._running.pop(name)
+        said.close()
+        if process.stdin is not None:
+            process.stdin.close()
+
+    def _share(self, slot: int) -> dict[str, str]:
+        """A worker's part of the machine, as variables of its environment."""
+        share = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(fair_threads(self.slots))}
+        if self.slots > 1 and (devices := _cuda_devices()):
+            share["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+        return share
+
+
+def _cuda_devices() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device for device in visible.split(",") if device]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def _outcome(code: int, text: str) -> Outcome:
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+        hint = ": out of memory? fewer --workers need less" if name == "SIGKILL" else ""
+        return Outcome(KILLED - code, f"its process was ended by {name}{hint}")
+    last = text.splitlines()[-1] if text else f"ended with exit code {code}"
+    return Outcome(code, last.removeprefix("error: "))
+
+
+def _reach(address: str) -> None:
+    """Raise `UserError` where nobody listens: Ray itself would try for minutes."""
+    place = address.removeprefix("ray://")
+    host, colon, port = place.rpartition(":")
+    if place == "auto":
+        return
+    if not (colon and host and port.isdecimal()):
+        raise UserError(f"--address takes host:port, ray://host:port or auto, not '{address}'")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"no Ray cluster at {address}: {error}; `ray start --head` starts one") from error
+
+
+class RayEngine:
+    """Runs as tasks of a Ray cluster; Ray starts a run again when the worker that had it dies.
+
+    Without an address, a cluster on this machine is started, and ended with the sweep.
+    """
+
+    def __init__(self, workers: int | None, address: str | None) -> None:
+        import ray
+
+        from smpcli.sweeping.worker import carry_out
+
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self._ray = ray
+        self._tasks: dict[Any, str] = {}
+        if address is not None:
+            _reach(address)
+        # Ray prints on stdout what its workers die of.
+        self._hushed = redirect_stdout(io.StringIO())
+        here = {"address": "local", "num_cpus": workers or 1, "include_dashboard": False}
+        try:
+            self._hushed.__enter__()
+            ray.init(
+                **({"address": address} if address else here),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            self._hushed.__exit__(None, None, None)
+            raise UserError(f"no Ray cluster at {address or 'this machine'}: {one_line(str(error), 150)}") from error
+        everything = ray.cluster_resources()
+        cpus, gpus = everything.get("CPU", 1), everything.get("GPU", 0)
+        self.slots = workers or len(ray.nodes())
+        # A local cluster counts workers, one of another place its processors.
+        threads = fair_threads(self.slots, cpus if address else None)
+        variables = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
+        self._run = ray.remote(
+            num_cpus=threads if address else 1,
+            num_gpus=min(1, gpus / self.slots),
+            max_retries=RAY_RETRIES,
+            runtime_env={"env_vars": variables},
+        )(carry_out)
+
+    def start(self, name: str, job: Mapping[str, Any]) -> None:
+        self._tasks[self._run.remote(json.loads(json.dumps(job, default=os.fspath)))] = name
+
+    def ended(self) -> dict[str, Outcome]:
+        if not self._tasks:
+            return {}
+        done, _ = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
+        return {self._tasks.pop(task): self._outcome_of(task) for task in done}
+
+    def _outcome_of(self, task: Any) -> Outcome:
+        try:
+            return Outcome(*self._ray.get(task))
+        except self._ray.exceptions.RayError as error:
+            return Outcome(
+                KILLED + signal.SIGKILL, f"it died with {RAY_RETRIES + 1} workers ({type(error).__name__})"
+            )
+
+    def stop(self) -> None:
+        for task in self._tasks:
+            self._ray.cancel(task, force=True)
+        self._tasks.clear()
+        self._ray.shutdown()
+        self._hushed.__exit__(None, None, None)

@@ -1,0 +1,56 @@
+"""One run of a sweep in a process of its own: `python -m smpcli.sweeping.worker`, the job as a line on stdin."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+from smpcli import api, console
+from smpcli.errors import guarded
+
+
+def carry_out(job: Mapping[str, Any]) -> tuple[int, str]:
+    """Make a run: its exit code as `smp prune` would give it, and the message of its error."""
+    talk = io.StringIO()
+    with redirect_stderr(talk):
+        code = guarded(lambda: _prune(job))
+    # Of a run that was broken off, the last line is a command.
+    said = [line for line in talk.getvalue().splitlines() if line.startswith("error: ")]
+    return code, said[-1].removeprefix("error: ") if said else ""
+
+
+def _prune(job: Mapping[str, Any]) -> None:
+    # A run that was broken off goes on; a sweep's other unfinished runs are no mistake.
+    begun = (Path(job["output"]) / job["id"]).is_dir()
+    api.prune(**job["settings"], output=Path(job["output"]), resume=begun)
+
+
+def _end_with_parent() -> None:
+    """The sweep holds the other end of stdin: where it ends, however it ended, there is nobody left to work for."""
+    sys.stdin.buffer.read()
+    # Training writes a checkpoint first; nothing else has anything to save.
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    console.quieten_libraries()
+    job = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    code, message = carry_out(job)
+    if message:
+        console.error(message)
+    # The thread above still reads stdin, which a normal end would wait for.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

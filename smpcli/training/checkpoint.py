@@ -1,0 +1,275 @@
+"""Checkpoints: everything that a run's next step depends on, as tensors and JSON. A resumed run is the same run.
+
+checkpoint/ holds one file a checkpoint, and index.json, which names the last and the best. A file is complete in
+itself and appears whole or not at all, and so does the index, so there is no moment at which a kill leaves nothing to
+go on from. What lies there may be a stranger's: shapes, types and names are checked against the run before their use.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from smpcli.errors import Interrupted, UserError, one_line
+from smpcli.files import cannot_write, write_json
+from smpcli.results.masks import pack, read_described, write_described
+from smpcli.training.interruption import Interruption, Stopped
+from smpcli.training.loop import Position, Watch, refuse_infinite
+from smpcli.training.processes import draw_apart, largest
+from smpcli.training.state import About, Saved, State, numpy_state, restore_random
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from smpcli.training.turnover import Turnover
+
+FORMAT, VERSION, INDEX = "smp-checkpoint", 1, "index.json"
+_NAME = re.compile(r"step-\d{1,12}\.safetensors")
+# Masks as they are, and as they were at the last evaluation.
+_MASK, _EARLIER = "mask:", "earlier:"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is: a checkpoint of another is never taken. `settings` are those that decide what is computed.
+
+    data, base, teacher: digests of rows and of weights.
+    """
+
+    settings: dict[str, Any]
+    data: str
+    base: str
+    teacher: str | None = None
+
+    def differences(self, saved: About) -> list[str]:
+        """Each thing in which the checkpoint's run is another one: "seed (0, now 1)"."""
+        found = setting_differences(saved.settings, self.settings)
+        found += ["the data"] if saved.data != self.data else []
+        found += ["the base model's weights"] if saved.base != self.base else []
+        return found + (["the teacher's weights"] if saved.teacher != self.teacher else [])
+
+
+def setting_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key} ({one_line(str(then.get(key)), 40)}, now {one_line(str(now.get(key)), 40)})"
+        for key in sorted({*then, *now})
+        if then.get(key) != now.get(key)
+    ]
+
+
+def read(folder: Path) -> Saved | None:
+    """The last checkpoint in `folder`, or the best where the last is damaged; None where there is none.
+
+    Raises `UserError` where all of them are damaged.
+    """
+    if not (folder / INDEX).exists():
+        return None
+    index = _index(folder)
+    problem: UserError | None = None
+    for name in dict.fromkeys(filter(None, (index["last"], index["best"]))):
+        try:
+            return _read_file(folder / name)
+        except UserError as error:
+            problem = problem or error
+    raise problem or UserError(f"{folder} names no checkpoint")
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    try:
+        if folder.is_symlink() or path.is_symlink() or not path.is_file():
+            raise ValueError("a link")
+        with path.open("rb") as file:
+            index = json.loads(file.read(10_000))
+        names = [index["last"], index["best"]]
+        if not isinstance(names[0], str) or not all(name is None or _NAME.fullmatch(name) for name in names):
+            raise ValueError("strange names")
+        return {"last": names[0], "best": names[1], "metric": float(index["metric"] if names[1] else -math.inf)}
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror or error}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise UserError(f"damaged checkpoint {path}: smp didn't write it; leave out --resume to start anew") from None
+
+
+def _read_file(path: Path) -> Saved:
+    if path.is_symlink():
+        raise UserError(f"damaged checkpoint {path}: it's a link, which smp doesn't make")
+    masks, tensors, about = read_described(path, FORMAT, VERSION, "checkpoint")
+    try:
+        found = About.model_validate(about)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(one_line(f"damaged checkpoint {path}: {where}: {first['msg']}")) from None
+    current, earlier = (
+        {name.removeprefix(kind): mask for name, mask in masks.items() if name.startswith(kind)}
+        for kind in (_MASK, _EARLIER)
+    )
+    if len(current) + len(earlier) < len(masks):
+        raise UserError(f"damaged checkpoint {path}: masks of unknown use")
+    return Saved(path, found, current, earlier, tensors)
+
+
+def parse_every(text: int | str) -> tuple[int, float]:
+    """(steps, seconds) between checkpoints from `checkpoint_every`; 0: not by that measure."""
+    minutes = re.fullmatch(r"(\d+(?:\.\d+)?) ?m", str(text))
+    return (0, 60 * float(minutes[1])) if minutes else (int(text), 0.0)
+
+
+class Checkpoints(Watch):
+    """Saves a run when that is due, and when a signal comes; begins it at what was saved.
+
+    rows: the rows of metrics.jsonl so far; final: the density that the run ends on; resume: the command that goes on;
+    turnover: remembers masks of its own. Of several processes the first one writes, and all stop after the same step.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Identity,
+        *,
+        every: int | str,
+        metric: str,
+        final: float,
+        rows: Callable[[], list[dict[str, Any]]],
+        interruption: Interruption,
+        resume: str,
+        accelerator: Accelerator,
+        turnover: Turnover,
+        saved: Saved | None = None,
+    ) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.steps, self.seconds = parse_every(every)
+        self.metric = metric
+        self.final = final
+        self.rows = rows
+        self.interruption = interruption
+        self.resume = resume
+        self.accelerator = accelerator
+        self.turnover = turnover
+        self.saved = saved
+        self.start = saved.start if saved else Position()
+        self.last: tuple[int, Path] | None = (saved.about.step, saved.path) if saved else None
+        self._best: tuple[float, str] | None = None
+        self._state: State | None = None
+        self._written = time.monotonic()
+
+    def attach(self, state: State) -> None:
+        """What is to be saved; where the run is resumed, it becomes what was saved."""
+        self._state = state
+        if self.saved is None:
+            return
+        state.load(self.saved)
+        self.restore_random()
+        if self.saved.earlier:
+            self.turnover.before = [self.saved.earlier[layer.name].to(state.device) for layer in state.layers]
+        with suppress(UserError):
+            index = _index(self.folder)
+            self._best = (index["metric"], index["best"]) if index["best"] else None
+
+    def restore_random(self) -> None:
+        if self.saved is not None and self._state is not None:
+            restore_random(self.saved, self._state.device)
+            draw_apart(self.accelerator, self.identity.settings["seed"] + self.start.step)
+
+    def after_step(self, position: Position) -> None:
+        self.interruption.signal = largest(self.interruption.signal, self.accelerator)
+        if self.interruption.signal:
+            self._save(position)
+            raise self._interrupted(position)
+        if self._is_due(position):
+            self._save(position)
+
+    @contextmanager
+    def evaluating(self, position: Position) -> Iterator[None]:
+        if self.accelerator.num_processes > 1:
+            yield
+            return
+        try:
+            with self.interruption.at_once():
+                yield
+        except Stopped:
+            self._save(position)
+            raise self._interrupted(position) from None
+
+    def _is_due(self, position: Position) -> bool:
+        by_steps = self.steps and position.step % self.steps == 0
+        by_time = self.seconds and time.monotonic() - self._written >= self.seconds
+        # An evaluation takes longer than to keep what it found to be the best.
+        best = (self.steps or self.seconds) and self._betters(position) is not None
+        return bool(by_steps or by_time or best)
+
+    def _betters(self, position: Position) -> float | None:
+        """The metric of an evaluation after this very step, where it is the best so far at the final density."""
+        if not position.history or position.history[-1][0] != position.step or position.density > self.final + 1e-9:
+            return None
+        value = position.history[-1][1][self.metric]
+        return value if self._best is None or value > self._best[0] else None
+
+    def _save(self, position: Position) -> None:
+        """Write the checkpoint, then the index that names it, then remove what the index no longer names."""
+        assert self._state is not None
+        if not self.accelerator.is_main_process:
+            return
+        refuse_infinite(list(self._state.trained().values()), position.step - 1)
+        name = f"step-{position.step:06d}.safetensors"
+        layers = self._state.layers
+        masks = {_MASK + layer.name: layer.mask for layer in layers}
+        masks |= {_EARLIER + layer.name: mask for layer, mask in zip(layers, self.turnover.before, strict=False)}
+        packed, shapes = pack(masks)
+        write_described(
+            self.folder / name, {**packed, **self._state.tensors()}, {**self._about(position), "shapes": shapes}
+        )
+        better = self._betters(position)
+        if better is not None:
+            self._best = (better, name)
+        metric, best = self._best or (None, None)
+        write_json(self.folder / INDEX, {"last": name, "best": best, "metric": metric})
+        self.last = (position.step, self.folder / name)
+        self._written = time.monotonic()
+        try:
+            for entry in self.folder.iterdir():
+                if entry.name.endswith(".tmp") or (_NAME.fullmatch(entry.name) and entry.name not in (name, best)):
+                    entry.unlink()
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+
+    def _about(self, position: Position) -> dict[str, Any]:
+        _, inner, gauss = random.getstate()
+        legacy = numpy_state()
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "settings": self.identity.settings,
+            "data": self.identity.data,
+            "base": self.identity.base,
+            "teacher": self.identity.teacher,
+            "step": position.step,
+            "density": position.density,
+            "loss": position.loss if math.isfinite(position.loss) else None,
+            "seconds": position.seconds,
+            "evaluated": position.evaluated,
+            "history": position.history,
+            "rows": [list(row.items()) for row in self.rows()],
+            "python_random": inner,
+            "python_gauss": gauss,
+            "numpy_random": [int(legacy[2]), int(legacy[3]), float(legacy[4])],
+        }
+
+    def _interrupted(self, position: Position) -> Interrupted:
+        return Interrupted(
+            self.interruption.code,
+            f"interrupted after step {position.step}: a checkpoint is in {self.folder}",
+            self.resume,
+        )

@@ -1,0 +1,49 @@
+"""Which run `--resume` means, when the settings given are not quite those of the run that was broken off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smpcli.errors import UserError
+
+if TYPE_CHECKING:
+    from smpcli.settings import Settings
+
+
+def refuse_others(settings: Settings, output: Path) -> None:
+    """Raise UserError where `output` has no run of these settings, but one that was broken off, of others.
+
+    A run's folder is named by its settings, so that with another seed, say, `--resume` would otherwise begin anew
+    without a word. The message lists the differences from the run that has the fewest.
+    """
+    from smpcli.training.checkpoint import INDEX, setting_differences
+    from smpcli.training.device import make_accelerator, resolve_precision
+    from smpcli.training.run import run_id
+
+    precision = resolve_precision(settings.precision, make_accelerator(settings.device).device)
+    settings = settings.replace(precision=precision)
+    if (output / run_id(settings)).exists():
+        return
+    now = settings.digested()
+    found: list[tuple[list[str], Path]] = []
+    for index in sorted(output.glob(f"*/checkpoint/{INDEX}")):
+        path = index.parent.parent
+        then = _settings(path)
+        if then and not (path / "result.json").exists():
+            found.append((setting_differences({key: then.get(key) for key in now}, now), path))
+    if found:
+        differences, path = min(found, key=lambda one: len(one[0]))
+        raise UserError(
+            f"no run of these settings to resume in {output}: {path.name} differs in {', '.join(differences)}; "
+            "give its settings, or leave --resume out"
+        )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    from smpcli.results.rundir import RunDir
+
+    try:
+        return RunDir(path).settings
+    except UserError:
+        return {}

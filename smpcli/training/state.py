@@ -1,0 +1,178 @@
+"""What a checkpoint holds, and the state of a run that it is taken from and put back into."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from pruners.masking import MaskedLayer
+from smpcli.errors import UserError, one_line
+from smpcli.training.loop import Position
+
+
+class About(BaseModel):
+    """What a checkpoint says beside its tensors.
+
+    settings, data, base, teacher: what it belongs to; rows: of metrics.jsonl, as pairs, since their order counts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    settings: dict[str, Any]
+    data: str
+    base: str
+    teacher: str | None = None
+    step: int = Field(ge=0)
+    density: float = Field(ge=0, le=1)
+    loss: float | None
+    seconds: float = Field(ge=0)
+    evaluated: bool
+    history: list[tuple[int, dict[str, float]]]
+    rows: list[list[tuple[str, Any]]]
+    python_random: list[int] = Field(min_length=625, max_length=625)
+    python_gauss: float | None
+    numpy_random: tuple[int, int, float]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was read, not yet believed. earlier: the masks of the last evaluation, if there was one."""
+
+    path: Path
+    about: About
+    masks: dict[str, Tensor]
+    earlier: dict[str, Tensor]
+    tensors: dict[str, Tensor]
+
+    @property
+    def start(self) -> Position:
+        about = self.about
+        loss = math.nan if about.loss is None else about.loss
+        return Position(about.step, about.density, loss, about.seconds, tuple(about.history), about.evaluated)
+
+
+@dataclass
+class State:
+    """All that training changes. `parameters`: what is trained beside the layers' parts, and the head, by name."""
+
+    parameters: Mapping[str, Tensor]
+    layers: Sequence[MaskedLayer]
+    optimizer: Any
+    scheduler: Any
+    device: torch.device
+
+    def trained(self) -> dict[str, Tensor]:
+        """Weights and scores, by names that hold for the same run in another process."""
+        found = {f"model.{name}": tensor for name, tensor in self.parameters.items()}
+        for layer in self.layers:
+            parts = {"scores": layer.scores, "row": layer.row, "column": layer.column}
+            if isinstance(layer.weight, nn.Parameter):
+                parts["weight"] = layer.weight
+            found |= {f"layer.{layer.name}.{part}": tensor for part, tensor in parts.items() if tensor is not None}
+        return found
+
+    def size(self) -> int:
+        """About the bytes of a checkpoint: each number with AdamW's two moments, and two masks of a bit."""
+        numbers = sum(tensor.numel() * tensor.element_size() for tensor in self.trained().values())
+        return 3 * numbers + 2 * sum(layer.mask.numel() for layer in self.layers) // 8
+
+    def tensors(self) -> dict[str, Tensor]:
+        found = self.trained() | _random_tensors(self.device)
+        for index, values in self.optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                found[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+        # The library stores each memory once: a copy, contiguous and on the CPU.
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+    @torch.no_grad()
+    def load(self, saved: Saved) -> None:
+        """Become what was saved, but for random states. Raises `UserError`, with nothing changed, for a misfit."""
+        trained = self.trained()
+        groups = self.optimizer.state_dict()["param_groups"]
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        moments: dict[int, dict[str, Tensor]] = {}
+
+        def misfit(name: str) -> NoReturn:
+            raise UserError(f"damaged checkpoint {saved.path}: '{name}' doesn't fit this run")
+
+        for name, tensor in saved.tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimizer":
+                index, _, key = rest.partition(".")
+                if not index.isdecimal() or not int(index) < len(parameters) or not key:
+                    misfit(name)
+                like = parameters[int(index)]
+                if tensor.shape not in (like.shape, torch.Size()) or not tensor.is_floating_point():
+                    misfit(name)
+                moments.setdefault(int(index), {})[key] = tensor.clone()
+            elif kind != "random":
+                target = trained.get(name)
+                if target is None or target.shape != tensor.shape or target.dtype != tensor.dtype:
+                    misfit(name)
+        for name in trained.keys() - saved.tensors.keys():
+            misfit(name)
+        wanted = {layer.name: layer.mask.shape for layer in self.layers}
+        for kind, masks in (("masks", saved.masks), ("earlier masks", saved.earlier or saved.masks)):
+            if {name: mask.shape for name, mask in masks.items()} != wanted:
+                misfit(kind)
+        keys = {frozenset(values) for values in moments.values()}
+        if len(keys) > 1 or (saved.about.step and len(moments) != len(parameters)):
+            misfit("optimizer")
+        for name, target in trained.items():
+            target.copy_(saved.tensors[name])
+        for layer in self.layers:
+            layer.set_mask(saved.masks[layer.name].to(self.device))
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._wind(saved.about.step)
+
+    def _wind(self, step: int) -> None:
+        """Learning rates after `step` steps: a function of the step alone."""
+        self.scheduler.last_epoch = step
+        self.scheduler._step_count = step + 1
+        rates = [
+            base * rate(step) for base, rate in zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.scheduler._last_lr = rates
+
+
+def numpy_state() -> tuple[Any, ...]:
+    """(name, 624 words, position, has_gauss, gauss) of numpy's global generator."""
+    state: Any = np.random.get_state(legacy=True)
+    return tuple(state)
+
+
+def _random_tensors(device: torch.device) -> dict[str, Tensor]:
+    states = {
+        "random.torch": torch.get_rng_state(),
+        "random.numpy": torch.from_numpy(numpy_state()[1].astype(np.int64)),
+    }
+    if device.type != "cpu":
+        states["random.device"] = torch.get_device_module(device.type).get_rng_state()
+    return states
+
+
+def restore_random(saved: Saved, device: torch.device) -> None:
+    """Every random state as it was. Raises `UserError` for states that are none."""
+    about, tensors = saved.about, saved.tensors
+    try:
+        random.setstate((3, tuple(about.python_random), about.python_gauss))
+        position, has_gauss, gauss = about.numpy_random
+        keys = tensors["random.numpy"].numpy().astype(np.uint32)
+        np.random.set_state(("MT19937", keys, position, has_gauss, gauss))
+        if device.type != "cpu" and "random.device" in tensors:
+            torch.get_device_module(device.type).set_rng_state(tensors["random.device"].clone())
+        torch.set_rng_state(tensors["random.torch"].clone())
+    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        reason = one_line(str(error), 80)
+        raise UserError(f"damaged checkpoint {saved.path}: no random states ({reason})") from None

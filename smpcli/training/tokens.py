@@ -1,0 +1,113 @@
+"""Token ids on disk: a set of texts is tokenised once, then read from the user's cache.
+
+A file holds the ids of all examples end to end, and the length of each. Its name is a digest of everything that
+decides them: texts, tokenizer, length, and the tokenising library's version. Another digest, of the content, is kept
+inside; a file that doesn't agree with it is made anew. Windows of long contexts aren't kept: they belong with
+offsets and answers (spans.py), and making them is a small part of a run on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smpcli.errors import UserError
+from smpcli.files import replacing
+from smpcli.paths import cache_dir
+
+if TYPE_CHECKING:
+    from smpcli.tasks.data import Examples
+
+#: Model input name -> one list of ids an example.
+Columns = dict[str, list[list[int]]]
+
+# Fewer examples are tokenised in the time that it takes to look for their file.
+WORTHWHILE = 1000
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+_LENGTHS, _DIGEST = "lengths", "sha256"
+
+
+def tokenise(tokenizer: Any, examples: Examples, max_length: int) -> Columns:
+    """The model's input columns of all examples, cut to `max_length` tokens; from the cache where they are in it."""
+    texts, pairs = examples.texts, examples.pairs
+    if pairs is not None and not tokenizer.num_special_tokens_to_add(pair=True):
+        # GPT-2 and kin put nothing between two texts: the last word of one would run into the first of the other.
+        pairs = [f"\n{text}" for text in pairs]
+    path = _cache_file(tokenizer, texts, pairs, max_length)
+    columns = _read(path, len(examples)) if path is not None else None
+    if columns is None:
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=True)
+        columns = {name: encoded[name] for name in NAMES if name in encoded}
+        if path is not None:
+            # A cache that can't be written costs time, not the run.
+            with suppress(UserError):
+                _write(path, columns)
+    return columns
+
+
+def _cache_file(tokenizer: Any, texts: list[str], pairs: list[str] | None, max_length: int) -> Path | None:
+    """Where these tokens belong; None where they aren't cached."""
+    # A tokenizer written in Python has no complete description of itself.
+    if len(texts) < WORTHWHILE or not getattr(tokenizer, "is_fast", False):
+        return None
+    from tokenizers import __version__ as version
+
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
+    # These two are set by whoever called it last.
+    described.pop("truncation", None)
+    described.pop("padding", None)
+    about = [version, described, tokenizer.truncation_side, tokenizer.model_input_names, max_length]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    digest.update(json.dumps([texts, pairs], ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return cache_dir() / "tokens" / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+def _write(path: Path, columns: Columns) -> None:
+    from safetensors.numpy import save_file
+
+    lengths = np.fromiter(map(len, columns["input_ids"]), dtype=np.uint32)
+    arrays = {_LENGTHS: lengths}
+    for name, rows in columns.items():
+        flat = np.fromiter((value for row in rows for value in row), dtype=np.int64, count=int(lengths.sum()))
+        arrays[name] = flat.astype(np.min_scalar_type(int(flat.max(initial=0))))
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata={_DIGEST: _digest(arrays)})
+
+
+def _read(path: Path, examples: int) -> Columns | None:
+    """The columns of a file, or None where there is none or it isn't as it was written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if (file.metadata() or {}).get(_DIGEST) != _digest(arrays) or len(arrays[_LENGTHS]) != examples:
+                return None
+    except (OSError, SafetensorError, KeyError):
+        return None
+    ends = np.cumsum(arrays.pop(_LENGTHS), dtype=np.int64).tolist()
+    spans = list(zip([0, *ends[:-1]], ends, strict=True))
+    columns = {}
+    # In the tokenizer's own order, which becomes that of the model's inputs.
+    for name in NAMES:
+        if name in arrays:
+            flat = arrays[name].tolist()
+            columns[name] = [flat[start:end] for start, end in spans]
+    return columns
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, types, sizes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype}".encode() + struct.pack("<Q", array.size))
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
