@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smpcli.export.formats import Exported
+    from smpcli.export.ready import Ready
     from smpcli.results.compare import Comparison
     from smpcli.results.rundir import RunDir
     from smpcli.settings import Settings
@@ -107,10 +108,21 @@ def export(
     data_dir: str | Path | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Export a finished run; returns where it lies, its size, and the largest logit difference."""
+    """Export a finished run; returns where it lies, its size, and what verifying it found."""
     _quietly()
     from smpcli.export.formats import export_run
 
     return export_run(
         Path(run), format, Path(output) if output else None, Path(data_dir) if data_dir else None, overwrite
     )
+
+
+def load(path: str | Path, model: str | None = None) -> Ready:
+    """A ready torch module from a run's folder or an export: `load(path).predict(["a text"])`.
+
+    model: where the base model is, for a mask whose base lies elsewhere than when it was made. Raises UserError.
+    """
+    _quietly()
+    from smpcli.export.loading import load as load_any
+
+    return load_any(path, model)

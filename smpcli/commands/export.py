@@ -23,21 +23,25 @@ def export(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Export a run, and verify that what was written gives the run's logits."""
+    """Export a run, and verify in a new process that what was written gives the run's logits and metric."""
     made = api.export(run, format, output=output, data_dir=data_dir, overwrite=overwrite)
+    verified = made.verified
     if json:
         console.data_json(
             {
                 "path": str(made.path),
                 "format": made.format,
                 "bytes": made.bytes,
-                "max_difference": made.max_difference,
+                "metrics": verified.metrics,
+                "recorded": verified.recorded,
+                "max_difference": verified.difference,
             }
         )
         return
     if not quiet:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in verified.metrics.items())
         console.talk(
-            f"{made.bytes:,} bytes; largest logit difference to the run {made.max_difference:.1e} "
-            f"over {made.examples} examples"
+            f"{made.bytes:,} bytes; in a new process {metrics} (the run: {verified.recorded:.4f}), "
+            f"largest logit difference {verified.difference:.1e} over {verified.examples:,} examples"
         )
     console.data(str(made.path))

@@ -2,105 +2,74 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
-from smpcli.export.formats import CHECKED_EXAMPLES, Exported, check_difference
-from smpcli.files import cannot_write
+from smpcli.export.about import describe, format_of, read_about, write_about
+from smpcli.export.formats import Exported
+from smpcli.export.ready import Ready
+from smpcli.export.verify import size_of, staged, verify
+from smpcli.modeling.backbone import load_tokenizer
+from smpcli.modeling.build import rebuild
 from smpcli.training.recompute import Reopened
 
 SUFFIX = "-hf"
+FORMAT = "hf"
+VERSION = 1
 
-# Run in a new process that can't import smp: only transformers and the folder.
-_CHECK = """
+# What smpcli/export/reload.py does, in a process that uses transformers and the folder alone.
+_CODE = """
 import json, sys, torch, transformers
-from safetensors.torch import load_file, save_file
-folder, task = sys.argv[1], json.loads(sys.argv[2])
-model = getattr(transformers, task["auto_class"]).from_pretrained(folder).eval()
-logits = []
-with torch.no_grad():
-    for index in range(task["batches"]):
-        inputs = load_file(f"{task['scratch']}/{index}.safetensors")
-        out = model(**inputs).logits
-        if task["words"]:
-            rows = torch.arange(len(out))
+from safetensors.torch import save_file
+folder, scratch = sys.argv[1:]
+about = json.load(open(f"{folder}/smp.json", encoding="utf-8"))
+questions = json.load(open(f"{scratch}/questions.json", encoding="utf-8"))
+words, mask = about["word_ids"], about["mask_id"]
+kind = transformers.AutoModelForMaskedLM if words else transformers.AutoModelForSequenceClassification
+model = kind.from_pretrained(folder).eval()
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+logits = {split: [] for split in questions}
+for split, batches in questions.items():
+    for batch in batches:
+        texts = [batch["texts"]] if batch["pairs"] is None else [batch["texts"], batch["pairs"]]
+        inputs = tokenizer(*texts, padding=True, truncation=True, max_length=about["max_length"], return_tensors="pt")
+        with torch.no_grad():
+            out = model(**inputs).logits
+        if words:
             ids = inputs["input_ids"]
-            where = (ids == task["mask_id"]).int().argmax(1) if task["mask_id"] is not None else 0 * ids[:, 0]
-            out = out[rows, where][:, task["words"]]
-        logits.append(out.float())
-save_file({"logits": torch.cat(logits)}, f"{task['scratch']}/logits.safetensors")
+            where = (ids == mask).int().argmax(1) if mask is not None else 0 * ids[:, 0]
+            out = out[torch.arange(len(out)), where][:, words]
+        logits[split].append(out.float())
+save_file({split: torch.cat(parts) for split, parts in logits.items()}, f"{scratch}/logits.safetensors")
 """
 
 
 def write(run: Reopened, target: Path) -> Exported:
-    """Write the folder, reload it in a new process by transformers alone, compare logits, put it in place."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    try:
-        folder = scratch / "model"
-        _save(run, folder)
-        difference, examples = _verify(run, folder, scratch)
-        if target.exists():
-            shutil.rmtree(target)
-        folder.replace(target)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-    return Exported(target, "hf", size, difference, examples)
+    """Write the folder, verify it in a new process by transformers alone, put it in place."""
+    with staged(target) as fresh:
+        _save(run, fresh)
+        verified = verify(fresh, run, code=_CODE)
+        return Exported(target, "hf", size_of(fresh), verified)
+
+
+def is_one(path: Path) -> bool:
+    return path.is_dir() and format_of(path) == FORMAT
+
+
+def load(path: Path, model: str | None = None) -> Ready:
+    """The folder's own model; it needs no base, so `model` changes nothing."""
+    about = read_about(path, FORMAT, VERSION)
+    name = str(path)
+    built = rebuild(name, about.head, about.labels, about.word_ids, about.mask_id)
+    return Ready(built, load_tokenizer(name), about.task, about.labels, about.max_length)
 
 
 def _save(run: Reopened, folder: Path) -> None:
-    if run.model.word_ids is not None:
+    about = describe(run, FORMAT, VERSION)
+    if about.words is not None:
         # A masked-LM class has no place for labels of its own: they travel in the configuration.
-        words = run.tokenizer.convert_ids_to_tokens(run.model.word_ids)
-        run.model.config.smp_label_words = dict(zip(run.labels or ["score"], words, strict=True))
+        run.model.config.smp_label_words = dict(zip(run.labels or ["score"], about.words, strict=True))
     run.model.backbone.save_pretrained(folder)
     run.tokenizer.save_pretrained(folder)
+    write_about(folder, about)
     for path in folder.iterdir():
         path.chmod(0o644)
-
-
-def _verify(run: Reopened, folder: Path, scratch: Path) -> tuple[float, int]:
-    """Largest difference of logits between the run's model and the folder, over some dev examples."""
-    dev = next(iter(run.dev.values()))
-    indices = list(range(min(CHECKED_EXAMPLES, len(dev))))
-    batches = [dev.collate(indices[start : start + 32])[0] for start in range(0, len(indices), 32)]
-    expected: list[Tensor] = []
-    with torch.no_grad():
-        for index, inputs in enumerate(batches):
-            expected.append(run.model(**inputs).float())
-            save_file(inputs, scratch / f"{index}.safetensors")
-    words = run.model.word_ids
-    task = {
-        "auto_class": "AutoModelForMaskedLM" if words else "AutoModelForSequenceClassification",
-        "batches": len(batches),
-        "scratch": str(scratch),
-        "words": words,
-        "mask_id": run.model.mask_id,
-    }
-    # -I: neither the current folder nor PYTHONPATH, so the check sees what a stranger's process sees.
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", _CHECK, str(folder), json.dumps(task)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the exported folder doesn't load with transformers alone:\n{done.stderr}")
-    found = load_file(scratch / "logits.safetensors")["logits"]
-    difference = float((found - torch.cat(expected)).abs().max())
-    check_difference(difference)
-    return difference, len(indices)

@@ -4,72 +4,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from smpcli.errors import UserError
-from smpcli.export.formats import CHECKED_EXAMPLES, Exported, check_difference
+from smpcli.export.about import describe, parse_about
+from smpcli.export.formats import Exported
+from smpcli.export.ready import Ready
+from smpcli.export.verify import staged, verify
 from smpcli.modeling.backbone import load_tokenizer
-from smpcli.modeling.build import build_model
-from smpcli.modeling.heads import TaskModel
+from smpcli.modeling.build import rebuild
 from smpcli.modeling.restore import apply_masks, place_tensors, require_base
-from smpcli.results.masks import pack, read_described, write_described
+from smpcli.results.masks import is_described, pack, read_described, write_described
 from smpcli.training.recompute import Reopened
 
 SUFFIX = ".smpmask"
 FORMAT = "smp-task"
-VERSION = 1
+VERSION = 2
 
 
 def write(run: Reopened, target: Path) -> Exported:
-    """Write the file, build the model again from it and the base, compare logits, put the file in place."""
-    settings = run.settings
-    if settings.pruner.trains_weights:
-        raise UserError(
-            f"method '{settings.pruner.name}' trains weights, which a mask alone doesn't hold: use --format hf"
-        )
+    """Write the file, verify it in a new process, put it in place."""
+    pruner = run.settings.pruner
+    if pruner.trains_weights:
+        raise UserError(f"method '{pruner.name}' trains weights, which a mask alone doesn't hold: use --format hf")
     packed, shapes = pack(run.directory.read_masks())
     head = run.directory.read_tensors("head.safetensors") if run.directory.has("head.safetensors") else {}
-    result = run.directory.result
-    about = {
-        "format": FORMAT,
-        "version": VERSION,
-        "shapes": shapes,
-        "task": settings.task.name,
-        "labels": run.labels,
-        "method": settings.pruner.name,
-        "model": settings.model,
-        "base_digest": result.model.digest,
-        "head": run.model.head,
-        "metrics": result.metrics,
-        "remaining": result.run.remaining,
-    }
-    fresh = target.with_name(f".{target.name}.unchecked")
-    try:
-        write_described(fresh, {**packed, **head}, about)
-        difference, examples = _verify(run, fresh)
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
-    return Exported(target, "mask", target.stat().st_size, difference, examples)
+    about = describe(run, FORMAT, VERSION).model_dump(mode="json")
+    with staged(target) as fresh:
+        write_described(fresh, {**packed, **head}, {**about, "shapes": shapes})
+        verified = verify(fresh, run)
+        return Exported(target, "mask", fresh.stat().st_size, verified)
 
 
-def _verify(run: Reopened, file: Path) -> tuple[float, int]:
-    """Largest logit difference between the run's model and one rebuilt from the file."""
-    rebuilt = _load(run, file)
-    dev = next(iter(run.dev.values()))
-    inputs, _ = dev.collate(range(min(CHECKED_EXAMPLES, len(dev))))
-    with torch.no_grad():
-        difference = float((rebuilt(**inputs) - run.model(**inputs)).abs().max())
-    check_difference(difference)
-    return difference, len(inputs["input_ids"])
+def is_one(path: Path) -> bool:
+    return path.is_file() and is_described(path, FORMAT)
 
 
-def _load(run: Reopened, file: Path) -> TaskModel:
-    """The base model with the file's masks and head applied."""
-    masks, head, about = read_described(file, FORMAT, VERSION)
-    settings = run.settings
-    model = build_model(settings.run, settings.task, run.labels, load_tokenizer(settings.model))
-    require_base(model, about["base_digest"], settings.model, file)
-    place_tensors(model, head, masks, file)
-    apply_masks(model, masks, file)
-    return model.eval()
+def load(path: Path, model: str | None = None) -> Ready:
+    """The base model with the file's masks and head applied; `model` says where the base is, if elsewhere."""
+    masks, head, raw = read_described(path, FORMAT, VERSION)
+    about = parse_about(raw, path, FORMAT, VERSION)
+    name = model or about.model
+    built = rebuild(name, about.head, about.labels, about.word_ids, about.mask_id)
+    require_base(built, about.base_digest, name, path)
+    if missing := built.own_parameters().keys() - head.keys():
+        raise UserError(f"damaged mask file {path}: it lacks {min(missing)}")
+    place_tensors(built, head, masks, path)
+    apply_masks(built, masks, path)
+    return Ready(built, load_tokenizer(name), about.task, about.labels, about.max_length)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def build_model(settings: RunSettings, task: Task, labels: list[str], tokenizer: Any) -> TaskModel:
     """Load the base model with the head that `settings.head` asks for; "auto" is words where there is an MLM head."""
+    labels = [] if task.kind == "regression" else labels
     config = load_config(settings.model)
     if settings.dropout is not None:
         set_dropout(config, settings.dropout)
@@ -22,7 +23,7 @@ def build_model(settings: RunSettings, task: Task, labels: list[str], tokenizer:
         model = _words_model(settings, task, labels, tokenizer, config)
         if model is not None:
             return model
-    return _sequence_model(settings, task, labels, config)
+    return _sequence_model(settings, labels, config)
 
 
 def _words_model(
@@ -46,7 +47,7 @@ def _words_model(
                 f"{settings.model} has no trained masked-LM head for label words: use --set head=prototype"
             )
         return None
-    names = ["score"] if task.kind == "regression" else labels
+    names = _output_names(labels)
     return TaskModel(
         backbone, "words", set(), word_ids(tokenizer, task.words, names, task.name), tokenizer.mask_token_id
     )
@@ -64,15 +65,33 @@ def reads_words(settings: RunSettings, task: Task, config: Any) -> bool:
     return bool(task.words) and named
 
 
-def _sequence_model(settings: RunSettings, task: Task, labels: list[str], config: Any) -> TaskModel:
+def _sequence_model(settings: RunSettings, labels: list[str], config: Any) -> TaskModel:
+    return _sequence_form(settings.model, "prototype" if settings.head == "auto" else settings.head, labels, config)
+
+
+def rebuild(
+    name: str, head: str, labels: list[str], word_ids: list[int] | None = None, mask_id: int | None = None
+) -> TaskModel:
+    """The model that `build_model` made, from what an export says of it; labels: none in a regression."""
+    from transformers import AutoModelForMaskedLM
+
+    config = load_config(name)
+    if word_ids is None:
+        return _sequence_form(name, head, labels, config)
+    backbone, missing = load_pretrained(AutoModelForMaskedLM, name, config)
+    if missing or max(word_ids) >= config.vocab_size:
+        raise UserError(f"{name} has no trained masked-LM head for these label words: name the right base model")
+    return TaskModel(backbone, head, set(), word_ids, mask_id)
+
+
+def _sequence_form(name: str, head: str, labels: list[str], config: Any) -> TaskModel:
     from transformers import AutoModelForSequenceClassification
 
-    _name_labels(config, task, labels)
-    backbone, missing = load_pretrained(AutoModelForSequenceClassification, settings.model, config)
-    head = "prototype" if settings.head == "auto" else settings.head
+    _name_labels(config, labels)
+    backbone, missing = load_pretrained(AutoModelForSequenceClassification, name, config)
     # Prototypes replace the output layer even where the checkpoint brings one.
-    name, layer = output_layer(backbone)
-    own = missing | {f"{name}.{part}" for part, _ in layer.named_parameters()}
+    output, layer = output_layer(backbone)
+    own = missing | {f"{output}.{part}" for part, _ in layer.named_parameters()}
     return TaskModel(backbone, head, own)
 
 
@@ -83,7 +102,7 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
 
     words = reads_words(settings, task, config)
     if not words:
-        _name_labels(config, task, task.labels)
+        _name_labels(config, task.labels)
     auto_class = AutoModelForMaskedLM if words else AutoModelForSequenceClassification
     try:
         with torch.device("meta"):
@@ -92,12 +111,17 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
         raise unsupported(config, error) from error
 
 
-def _name_labels(config: Any, task: Task, labels: list[str]) -> None:
-    names = ["score"] if task.kind == "regression" else labels
+def _output_names(labels: list[str]) -> list[str]:
+    """One name a logit; a regression, which has no labels, has one logit."""
+    return labels or ["score"]
+
+
+def _name_labels(config: Any, labels: list[str]) -> None:
+    names = _output_names(labels)
     config.num_labels = len(names)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
-    config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
+    config.problem_type = "single_label_classification" if labels else "regression"
 
 
 def set_dropout(config: Any, rate: float) -> None:

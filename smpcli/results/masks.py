@@ -61,6 +61,18 @@ def write_described(path: Path, tensors: Mapping[str, Tensor], about: Mapping[st
             raise UserError(f"can't write {path}: {one_line(str(error))}") from error
 
 
+def is_described(path: Path, format: str) -> bool:
+    """Whether a file says that it is of this format, whatever else is in it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})[_KEY])
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError):
+        return False
+    return isinstance(about, dict) and about.get("format") == format
+
+
 def read_masks(path: Path) -> dict[str, Tensor]:
     """Read masks as boolean tensors, sorted by name. Raises `UserError`."""
     masks, rest, _ = read_described(path, FORMAT, VERSION)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Examples are sorted by length inside windows of this many batches: little padding, and still a random order.
 WINDOW = 50
+# What of a tokenizer's output the models are given.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool
     encoded = tokenizer(
         examples.texts, examples.pairs, truncation=True, max_length=max_length, return_attention_mask=True
     )
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded]
+    names = [name for name in INPUTS if name in encoded]
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
     labels = torch.tensor(examples.labels, dtype=torch.float32 if regression else torch.long)
     return Encoded({name: encoded[name] for name in names}, labels, padding)

@@ -48,12 +48,21 @@ def evaluate(
     model: nn.Module, dev: dict[str, Encoded], metrics: list[str], regression: bool, device: torch.device
 ) -> Evaluation:
     """The task's metrics on each dev split; a second split's names end in its name ("accuracy_mismatched")."""
+    return evaluate_logits(
+        {split: logits_of(model, encoded, device) for split, encoded in dev.items()}, dev, metrics, regression
+    )
+
+
+def evaluate_logits(
+    logits: dict[str, Tensor], dev: dict[str, Encoded], metrics: list[str], regression: bool
+) -> Evaluation:
+    """The same from the logits (examples, labels) of each dev split."""
     from smpcli.tasks.metrics import compute
 
     values: dict[str, float] = {}
     predictions: dict[str, list[int] | list[float]] = {}
     for index, (split, encoded) in enumerate(dev.items()):
-        predictions[split] = predictions_of(logits_of(model, encoded, device), regression)
+        predictions[split] = predictions_of(logits[split], regression)
         found = compute(metrics, predictions[split], encoded.labels.tolist())
         values |= {name if index == 0 else f"{name}_{split}": value for name, value in found.items()}
     return Evaluation(values, predictions)

@@ -12,6 +12,7 @@ from smpcli.results.rundir import RunDir
 if TYPE_CHECKING:
     from smpcli.modeling.heads import TaskModel
     from smpcli.settings import Settings
+    from smpcli.tasks.data import Examples
     from smpcli.training.batches import Encoded
 
 
@@ -31,7 +32,7 @@ class Recomputed:
 
 @dataclass(frozen=True)
 class Reopened:
-    """A finished run in memory again: the pruned model, and its dev data as it was then."""
+    """A finished run in memory again: the pruned model, and its dev data as it was then, as tokens and as texts."""
 
     directory: RunDir
     settings: Settings
@@ -39,6 +40,7 @@ class Reopened:
     model: TaskModel
     tokenizer: Any
     dev: dict[str, Encoded]
+    examples: dict[str, Examples]
 
 
 def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
@@ -63,7 +65,7 @@ def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
     model, tokenizer = restore(directory, settings, data.labels)
     regression = settings.task.kind == "regression"
     dev = {split: encode(tokenizer, part, settings.max_length, regression) for split, part in data.dev.items()}
-    return Reopened(directory, settings, data.labels, model, tokenizer, dev)
+    return Reopened(directory, settings, data.labels, model, tokenizer, dev, data.dev)
 
 
 def recompute(path: Path, data_dir: Path | None = None) -> Recomputed:
