@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from smpcli.export.verify import Verified
 
 FORMATS = {
-    "mask": "one small file: packed mask and head, over a shared base model",
+    "mask": "one small file: mask and head, over a base model that tasks share",
     "hf": "stock Hugging Face folder, zeros in place; loads without smp",
 }
 

@@ -1,4 +1,4 @@
-"""One small file a task: packed mask and head, over a base model that many tasks share."""
+"""One small file a task: mask (in about its entropy) and head, over a base model that many tasks share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smpcli.export.verify import staged, verify
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import rebuild
 from smpcli.modeling.restore import apply_masks, place_tensors, require_base
-from smpcli.results.masks import is_described, pack, read_described, write_described
+from smpcli.results.masks import compress, is_described, read_described, write_described
 from smpcli.training.recompute import Reopened
 
 SUFFIX = ".smpmask"
@@ -25,11 +25,11 @@ def write(run: Reopened, target: Path) -> Exported:
     pruner = run.settings.pruner
     if pruner.trains_weights:
         raise UserError(f"method '{pruner.name}' trains weights, which a mask alone doesn't hold: use --format hf")
-    packed, shapes = pack(run.directory.read_masks())
+    payloads, shapes, codes = compress(run.directory.read_masks())
     head = run.directory.read_tensors("head.safetensors") if run.directory.has("head.safetensors") else {}
     about = describe(run, FORMAT, VERSION).model_dump(mode="json")
     with staged(target) as fresh:
-        write_described(fresh, {**packed, **head}, {**about, "shapes": shapes})
+        write_described(fresh, {**payloads, **head}, {**about, "shapes": shapes, "codes": codes})
         verified = verify(fresh, run)
         return Exported(target, "mask", fresh.stat().st_size, verified)
 
