@@ -10,7 +10,7 @@ From a notebook:
 
 # The room first: importing it later would put the module in the place of the function of the same name.
 import smpcli.export  # noqa: F401
-from smpcli.api import compare, evaluate, export, finetune, load, plan, prune
+from smpcli.api import compare, evaluate, export, finetune, load, plan, predict, prune
 from smpcli.errors import UserError
 
-__all__ = ["UserError", "compare", "evaluate", "export", "finetune", "load", "plan", "prune"]
+__all__ = ["UserError", "compare", "evaluate", "export", "finetune", "load", "plan", "predict", "prune"]

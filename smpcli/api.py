@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +115,18 @@ def export(
     return export_run(
         Path(run), format, Path(output) if output else None, Path(data_dir) if data_dir else None, overwrite
     )
+
+
+def predict(*exports: str | Path, texts: Iterable[str], model: str | None = None) -> Iterator[dict[str, Any]]:
+    """One answer for each text and each export, in that order: "text", "task", and "label" and "score", or "value".
+
+    exports: a run's folder or an export, or several mask files over one base model, which is then loaded once.
+    texts: for tasks on pairs, both texts with a tab between them. Raises UserError.
+    """
+    _quietly()
+    from smpcli.export.predict import answers
+
+    return answers([Path(path) for path in exports], texts, model)
 
 
 def load(path: str | Path, model: str | None = None) -> Ready:

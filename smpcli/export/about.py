@@ -23,8 +23,9 @@ Name = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class About(BaseModel):
-    """labels: class names in the order of the logits, none in a regression; words: label words, where the head is
-    made of them, with their ids and that of [MASK]; model, base_digest: the base model and the digest of its weights.
+    """labels: class names in the order of the logits, none in a regression; pairs: whether an example is two texts;
+    words: label words, where the head is made of them, with their ids and that of [MASK]; model, base_digest: the
+    base model and the digest of its weights.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
@@ -34,6 +35,7 @@ class About(BaseModel):
     task: Name
     kind: Literal["classification", "regression"]
     labels: list[Name]
+    pairs: bool
     max_length: Annotated[int, Field(ge=4, le=1_000_000)]
     head: Name
     words: list[Name] | None
@@ -67,6 +69,7 @@ def describe(run: Reopened, format: str, version: int) -> About:
         task=task.name,
         kind=task.kind,
         labels=run.labels,
+        pairs=task.pair is not None,
         max_length=run.settings.max_length,
         head=model.head,
         words=run.tokenizer.convert_ids_to_tokens(model.word_ids) if model.word_ids is not None else None,

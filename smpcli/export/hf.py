@@ -60,7 +60,7 @@ def load(path: Path, model: str | None = None) -> Ready:
     about = read_about(path, FORMAT, VERSION)
     name = str(path)
     built = rebuild(name, about.head, about.labels, about.word_ids, about.mask_id)
-    return Ready(built, load_tokenizer(name), about.task, about.labels, about.max_length)
+    return Ready(built, load_tokenizer(name), about.task, about.labels, about.max_length, about.pairs)
 
 
 def _save(run: Reopened, folder: Path) -> None:

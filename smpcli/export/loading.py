@@ -40,5 +40,6 @@ def _from_run(path: Path, model: str | None) -> Ready:
 
     directory = RunDir.open(path)
     settings = resolve(flags={**directory.settings, **({"model": model} if model else {})})
-    pruned, tokenizer = restore(directory, settings, settings.task.labels)
-    return Ready(pruned, tokenizer, settings.task.name, settings.task.labels, settings.max_length)
+    task = settings.task
+    pruned, tokenizer = restore(directory, settings, task.labels)
+    return Ready(pruned, tokenizer, task.name, task.labels, settings.max_length, task.pair is not None)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from smpcli.errors import UserError
-from smpcli.export.about import describe, parse_about
+from smpcli.export.about import About, describe, parse_about
 from smpcli.export.formats import Exported
 from smpcli.export.ready import Ready
 from smpcli.export.verify import staged, verify
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import rebuild
+from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.restore import apply_masks, place_tensors, require_base
 from smpcli.results.masks import compress, is_described, read_described, write_described
 from smpcli.training.recompute import Reopened
@@ -38,15 +42,37 @@ def is_one(path: Path) -> bool:
     return path.is_file() and is_described(path, FORMAT)
 
 
+@dataclass(frozen=True)
+class StoredTask:
+    """What a mask file holds: masks (bool) by matrix, the head's tensors by name, and its description."""
+
+    path: Path
+    about: About
+    masks: dict[str, Tensor]
+    head: dict[str, Tensor]
+
+
+def read(path: Path) -> StoredTask:
+    """Read and check a mask file; the base model isn't touched. Raises UserError."""
+    masks, head, raw = read_described(path, FORMAT, VERSION)
+    return StoredTask(path, parse_about(raw, path, FORMAT, VERSION), masks, head)
+
+
+def build_base(task: StoredTask, name: str) -> TaskModel:
+    """The base model that a mask file is for, dense and without the task's head. Raises UserError for another one."""
+    about = task.about
+    built = rebuild(name, about.head, about.labels, about.word_ids, about.mask_id)
+    require_base(built, about.base_digest, name, task.path)
+    return built.eval()
+
+
 def load(path: Path, model: str | None = None) -> Ready:
     """The base model with the file's masks and head applied; `model` says where the base is, if elsewhere."""
-    masks, head, raw = read_described(path, FORMAT, VERSION)
-    about = parse_about(raw, path, FORMAT, VERSION)
-    name = model or about.model
-    built = rebuild(name, about.head, about.labels, about.word_ids, about.mask_id)
-    require_base(built, about.base_digest, name, path)
-    if missing := built.own_parameters().keys() - head.keys():
+    task = read(path)
+    about, name = task.about, model or task.about.model
+    built = build_base(task, name)
+    if missing := built.own_parameters().keys() - task.head.keys():
         raise UserError(f"damaged mask file {path}: it lacks {min(missing)}")
-    place_tensors(built, head, masks, path)
-    apply_masks(built, masks, path)
-    return Ready(built, load_tokenizer(name), about.task, about.labels, about.max_length)
+    place_tensors(built, task.head, task.masks, path)
+    apply_masks(built, task.masks, path)
+    return Ready(built, load_tokenizer(name), about.task, about.labels, about.max_length, about.pairs)

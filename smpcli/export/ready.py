@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smpcli.errors import UserError
 from smpcli.training.batches import INPUTS
 
 BATCH = 32
@@ -17,16 +18,20 @@ class Ready(nn.Module):
     """`model(**inputs)` are logits (batch, labels), or (batch, 1) of a regression; `predict` takes texts.
 
     model: any module that returns such logits; task: the task's name; labels: class names in the order of the
-    logits, none in a regression; max_length: tokens a text is cut to, as in training.
+    logits, none in a regression; max_length: tokens a text is cut to, as in training; pairs: whether an example is
+    two texts.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, task: str, labels: list[str], max_length: int) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, task: str, labels: list[str], max_length: int, pairs: bool
+    ) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.task = task
         self.labels = labels
         self.max_length = max_length
+        self.pairs = pairs
         self.eval()
 
     def forward(self, **inputs: Tensor) -> Tensor:
@@ -57,8 +62,12 @@ class Ready(nn.Module):
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """One answer a text: {"label", "score", "scores"}, or {"value"} of a regression.
 
-        score: the softmax probability of the label; scores: those of all labels, by name.
+        score: the softmax probability of the label; scores: those of all labels, by name. pairs: the second texts of
+        a task that has them. Raises UserError where there are some for one that hasn't, or none.
         """
+        if (pairs is not None) != self.pairs or (pairs is not None and len(pairs) != len(texts)):
+            takes = "pairs of texts" if self.pairs else "single texts"
+            raise UserError(f"task '{self.task}' takes {takes}: give as many second texts as first ones, or none")
         answers: list[dict[str, Any]] = []
         for start in range(0, len(texts), BATCH):
             part = slice(start, start + BATCH)

@@ -26,7 +26,7 @@ _RUN = 255
 
 
 def encode(mask: NDArray[np.bool_]) -> tuple[str, NDArray[np.uint8]]:
-    """The shortest code of a boolean array of up to two dimensions, and its payload; never longer than packed bits."""
+    """The shortest code of a boolean array, and its payload (uint8); never longer than packed bits."""
     packed = np.packbits(mask.reshape(-1))
     best: tuple[str, NDArray[np.uint8]] = PACKED, packed
     limit = len(packed) - _WORTH
@@ -38,7 +38,7 @@ def encode(mask: NDArray[np.bool_]) -> tuple[str, NDArray[np.uint8]]:
 
 
 def decode(code: str, payload: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.bool_]:
-    """The mask, of this shape, that a payload stands for. Raises `ValueError`, before it takes memory for the mask."""
+    """The mask, of this shape, that a payload stands for. Raises `ValueError`, for its size before it takes memory."""
     size = math.prod(shape)
     if code == PACKED:
         return _unpack(payload, size).reshape(shape)
@@ -70,7 +70,7 @@ def _candidates(mask: NDArray[np.bool_], packed: NDArray[np.uint8]) -> Iterator[
 
 
 def _gaps(flat: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """How many are skipped before each one that is set: a byte below 255, after as many 255 as there are 255 skipped."""
+    """How many are skipped before each one that is set: a byte below 255, after a byte 255 for every 255 of them."""
     gaps = np.diff(np.flatnonzero(flat), prepend=-1) - 1
     runs = gaps // _RUN
     stream = np.full(len(gaps) + int(runs.sum()), _RUN, dtype=np.uint8)
