@@ -1,10 +1,12 @@
-"""A stock Hugging Face folder: `AutoModel…from_pretrained` loads it without smp, zeros in place."""
+"""A stock Hugging Face folder with a model card: `AutoModel…from_pretrained` loads it without smp, zeros in place."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from smpcli.export.about import describe, format_of, read_about, write_about
+from smpcli.export.about import About, describe, format_of, read_about, write_about
+from smpcli.export.card import measure_latency, write_card
 from smpcli.export.formats import Exported
 from smpcli.export.ready import Ready
 from smpcli.export.verify import size_of, staged, verify
@@ -46,9 +48,20 @@ save_file({split: torch.cat(parts) for split, parts in logits.items()}, f"{scrat
 def write(run: Reopened, target: Path) -> Exported:
     """Write the folder, verify it in a new process by transformers alone, put it in place."""
     with staged(target) as fresh:
-        _save(run, fresh)
+        about = describe(run, FORMAT, VERSION)
+        _save(run, about, fresh)
         verified = verify(fresh, run, code=_CODE)
+        weights = (fresh / "model.safetensors").stat().st_size
+        write_card(run, about, verified, weights, measure_latency(_stock(fresh, about)), fresh)
         return Exported(target, "hf", size_of(fresh), verified)
+
+
+def _stock(folder: Path, about: About) -> Any:
+    """The folder as transformers loads it by default."""
+    import transformers
+
+    kind = transformers.AutoModelForMaskedLM if about.word_ids else transformers.AutoModelForSequenceClassification
+    return kind.from_pretrained(folder).eval()
 
 
 def is_one(path: Path) -> bool:
@@ -63,8 +76,7 @@ def load(path: Path, model: str | None = None) -> Ready:
     return Ready(built, load_tokenizer(name), about.task, about.labels, about.max_length, about.pairs)
 
 
-def _save(run: Reopened, folder: Path) -> None:
-    about = describe(run, FORMAT, VERSION)
+def _save(run: Reopened, about: About, folder: Path) -> None:
     if about.words is not None:
         # A masked-LM class has no place for labels of its own: they travel in the configuration.
         run.model.config.smp_label_words = dict(zip(run.labels or ["score"], about.words, strict=True))

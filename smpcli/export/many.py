@@ -125,7 +125,7 @@ def _open_file(model: TaskModel, matrices: Sequence[PrunableMatrix], name: str) 
     if path is None:
         return None, {}
     try:
-        file = safe_open(path, framework="pt")
+        file: Any = safe_open(path, framework="pt")
         stored = set(file.keys())
         prefix = f"{model.backbone.base_model_prefix}."
         keys: dict[str, str] = {}

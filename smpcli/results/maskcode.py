@@ -38,7 +38,7 @@ def encode(mask: NDArray[np.bool_]) -> tuple[str, NDArray[np.uint8]]:
 
 
 def decode(code: str, payload: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.bool_]:
-    """The mask, of this shape, that a payload stands for. Raises `ValueError`, for its size before it takes memory."""
+    """The mask, of this shape, that a payload stands for. Raises `ValueError`, before memory is taken."""
     size = math.prod(shape)
     if code == PACKED:
         return _unpack(payload, size).reshape(shape)

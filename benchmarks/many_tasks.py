@@ -1,0 +1,181 @@
+"""Memory and switching time of several tasks over one base model against as many fine-tuned copies.
+
+    OMP_NUM_THREADS=1 python benchmarks/many_tasks.py [a.smpmask b.smpmask …] --output many_tasks.json
+
+Without mask files, it makes five with random masks, over the embedded model or (--model bert-base) over a random model
+of BERT-base's size. Each side runs in a process of its own, answers one text with every task, and then switches
+`--rounds` times. Memory is that of the process: what belongs to it alone ("anonymous"), and pages of files that the
+system may drop and other processes share ("file"). A copy's switch is free, as all are in memory; what a copy costs is
+loading it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+TEXT = "A film of rare charm, and a story that stays with you."
+
+
+def memory() -> dict[str, float]:
+    """MiB of this process that are its own, and that are pages of files."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    found = {
+        name: int(size) / 1024 for name, size in re.findall(r"^Rss(Anon|File):\s+(\d+) kB", status, re.MULTILINE)
+    }
+    return {"anonymous": found["Anon"], "file": found["File"]}
+
+
+def side(kind: str, paths: list[Path], rounds: int) -> dict[str, Any]:
+    """Load everything, use every task once, measure; the libraries alone are taken off the memory."""
+    from smpcli import console
+
+    console.quieten_libraries()
+    import torch  # noqa: F401
+    import transformers
+
+    from smpcli.export.many import SharedBase
+
+    transformers.AutoModelForSequenceClassification  # noqa: B018  (imported lazily)
+    before, started = memory(), time.perf_counter()
+    if kind == "masks":
+        base = SharedBase(paths)
+        loading = time.perf_counter() - started
+        for index in range(len(paths)):
+            base.use(index).predict([TEXT])
+        times = []
+        for number in range(rounds * len(paths)):
+            started = time.perf_counter()
+            base.use(number % len(paths))
+            times.append(time.perf_counter() - started)
+    else:
+        from smpcli import load
+
+        models, times = [], []
+        for path in paths:
+            began = time.perf_counter()
+            models.append(load(path))
+            times.append(time.perf_counter() - began)
+        loading = time.perf_counter() - started
+        for model in models:
+            model.predict([TEXT])
+    after = memory()
+    return {
+        "anonymous_mib": after["anonymous"] - before["anonymous"],
+        "file_mib": after["file"] - before["file"],
+        "loading_s": loading,
+        "times_ms": [1000 * value for value in times],
+    }
+
+
+def make_masks(model: str, density: float, count: int, folder: Path) -> list[Path]:
+    """Mask files of random masks over a base model."""
+    import torch
+
+    from smpcli.export.about import About
+    from smpcli.export.mask import FORMAT, VERSION
+    from smpcli.modeling.build import rebuild
+    from smpcli.modeling.layers import find_prunable
+    from smpcli.results.masks import compress, write_described
+
+    base = rebuild(model, "prototype", ["no", "yes"])
+    matrices, digest = find_prunable(base.backbone, base.config), base.base_digest()
+    paths = []
+    for index in range(count):
+        generator = torch.Generator().manual_seed(index)
+        masks = {m.name: torch.rand(m.module.weight.shape, generator=generator) < density for m in matrices}
+        payloads, shapes, codes = compress(masks)
+        about = About(
+            format=FORMAT, version=VERSION, task=f"task{index}", kind="classification", labels=["no", "yes"],
+            pairs=False, max_length=128, head="prototype", words=None, word_ids=None, mask_id=None, model=model,
+            base_digest=digest, method="smp", sparsity=1 - density, remaining=density, metric="accuracy", metrics={},
+        )  # fmt: skip
+        paths.append(folder / f"task{index}.smpmask")
+        head = {name: tensor.clone() for name, tensor in base.own_parameters().items()}
+        write_described(paths[-1], {**payloads, **head}, {**about.model_dump(), "shapes": shapes, "codes": codes})
+    return paths
+
+
+def make_bert_base(folder: Path) -> str:
+    """A random model of BERT-base's size, with the embedded model's tokenizer."""
+    import torch
+    import transformers
+
+    from smpcli.modeling.backbone import load_tokenizer
+
+    torch.manual_seed(0)
+    transformers.BertModel(transformers.BertConfig()).save_pretrained(folder)
+    load_tokenizer("minilm").save_pretrained(folder)
+    return str(folder)
+
+
+def save_copies(masks: list[Path], folder: Path) -> list[Path]:
+    """Each task as a model of its own, as large as a fine-tuned copy."""
+    from smpcli.export.about import FILE
+    from smpcli.export.mask import load, read
+
+    copies = []
+    for index, path in enumerate(masks):
+        copies.append(folder / f"copy{index}")
+        ready = load(path)
+        ready.model.backbone.save_pretrained(copies[-1])
+        ready.tokenizer.save_pretrained(copies[-1])
+        about = read(path).about.model_copy(update={"format": "hf", "version": 1})
+        (copies[-1] / FILE).write_text(about.model_dump_json(), encoding="utf-8")
+    return copies
+
+
+def in_process(kind: str, paths: list[Path], rounds: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--side", kind, "--rounds", str(rounds), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    found["disk_mib"] = (
+        sum(file.stat().st_size for path in paths for file in ([path] if path.is_file() else path.iterdir())) / 2**20
+    )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("masks", nargs="*", type=Path)
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--tasks", type=int, default=5)
+    parser.add_argument("--density", type=float, default=0.1)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--side", choices=["masks", "copies"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(side(options.side, options.masks, options.rounds)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder, masks = Path(name), options.masks
+        if not masks:
+            model = make_bert_base(folder / "base") if options.model == "bert-base" else options.model
+            masks = make_masks(model, options.density, options.tasks, folder)
+        results = {"masks": in_process("masks", masks, options.rounds)}
+        results["copies"] = in_process("copies", save_copies(masks, folder), options.rounds)
+    print(
+        f"{len(masks)} tasks      memory of its own  pages of files   on disk    loading   a switch (median, range)"
+    )
+    for kind, found in results.items():
+        times = found["times_ms"]
+        note = "a switch" if kind == "masks" else "loading one copy"
+        print(
+            f"{kind:12}  {found['anonymous_mib']:12.0f} MiB  {found['file_mib']:10.0f} MiB  {found['disk_mib']:5.1f} MiB"
+            f"  {found['loading_s']:7.2f} s   {statistics.median(times):.1f} ms, {min(times):.1f}-{max(times):.1f} ({note})"
+        )
+    if options.output:
+        options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
