@@ -2,18 +2,20 @@
 
     OMP_NUM_THREADS=1 python benchmarks/many_tasks.py [a.smpmask b.smpmask …] --output many_tasks.json
 
-Without mask files, it makes five with random masks, over the embedded model or (--model bert-base) over a random model
-of BERT-base's size. Each side runs in a process of its own, answers one text with every task, and then switches
-`--rounds` times. Memory is that of the process: what belongs to it alone ("anonymous"), and pages of files that the
-system may drop and other processes share ("file"). A copy's switch is free, as all are in memory; what a copy costs is
-loading it.
+Without mask files, it makes five with random masks, over the embedded model or (--model bert-base) over a random
+model of BERT-base's size. Each side runs in a process of its own, answers one text with every task, and then switches
+`--rounds` times. Memory is the process's own ("anonymous": nothing else can use it) and pages of files, which the
+system may drop and processes share; the libraries' is taken off. Copies are all in memory, so switching among them
+costs nothing; what a new one costs is loading it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,51 +24,60 @@ import time
 from pathlib import Path
 from typing import Any
 
+from smpcli import console
+from smpcli.modeling.backbone import model_path
+
 TEXT = "A film of rare charm, and a story that stays with you."
 
 
 def memory() -> dict[str, float]:
-    """MiB of this process that are its own, and that are pages of files."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = {
-        name: int(size) / 1024 for name, size in re.findall(r"^Rss(Anon|File):\s+(\d+) kB", status, re.MULTILINE)
-    }
-    return {"anonymous": found["Anon"], "file": found["File"]}
+    """MiB of this process that are its own, and that are pages of files, each page counted once."""
+    status = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^Pss_(Anon|File):\s+(\d+) kB", status, re.MULTILINE))
+    return {"anonymous": int(found["Anon"]) / 1024, "file": int(found["File"]) / 1024}
+
+
+def touch(model: Any) -> None:
+    """Use every weight, as many texts would."""
+    for parameter in model.parameters():
+        parameter.sum()
 
 
 def side(kind: str, paths: list[Path], rounds: int) -> dict[str, Any]:
-    """Load everything, use every task once, measure; the libraries alone are taken off the memory."""
-    from smpcli import console
-
-    console.quieten_libraries()
-    import torch  # noqa: F401
-    import transformers
-
+    """Load everything, use every task once, measure."""
+    from smpcli import load
     from smpcli.export.many import SharedBase
 
-    transformers.AutoModelForSequenceClassification  # noqa: B018  (imported lazily)
-    before, started = memory(), time.perf_counter()
+    # The libraries, and what they keep from their first use.
+    first = load(paths[0])
+    first.predict([TEXT])
+    tokenizer = first.tokenizer
+    del first
+    gc.collect()
+    before, started, times = memory(), time.perf_counter(), []
     if kind == "masks":
         base = SharedBase(paths)
         loading = time.perf_counter() - started
         for index in range(len(paths)):
             base.use(index).predict([TEXT])
-        times = []
+        touch(base.model)
         for number in range(rounds * len(paths)):
             started = time.perf_counter()
             base.use(number % len(paths))
             times.append(time.perf_counter() - started)
     else:
-        from smpcli import load
-
-        models, times = [], []
+        models = []
         for path in paths:
             began = time.perf_counter()
             models.append(load(path))
             times.append(time.perf_counter() - began)
+            # One is enough for all of them.
+            models[-1].tokenizer = tokenizer
         loading = time.perf_counter() - started
         for model in models:
             model.predict([TEXT])
+            touch(model)
+    gc.collect()
     after = memory()
     return {
         "anonymous_mib": after["anonymous"] - before["anonymous"],
@@ -153,26 +164,28 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--side", choices=["masks", "copies"], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    console.quieten_libraries()
     if options.side:
         print(json.dumps(side(options.side, options.masks, options.rounds)))
         return
     with tempfile.TemporaryDirectory() as name:
         folder, masks = Path(name), options.masks
         if not masks:
-            model = make_bert_base(folder / "base") if options.model == "bert-base" else options.model
+            # A base of its own, so that no other process shares its pages.
+            if options.model == "bert-base":
+                model = make_bert_base(folder / "base")
+            else:
+                model = str(shutil.copytree(model_path(options.model), folder / "base"))
             masks = make_masks(model, options.density, options.tasks, folder)
         results = {"masks": in_process("masks", masks, options.rounds)}
         results["copies"] = in_process("copies", save_copies(masks, folder), options.rounds)
-    print(
-        f"{len(masks)} tasks      memory of its own  pages of files   on disk    loading   a switch (median, range)"
-    )
+    print(f"{len(masks)} tasks as      own memory  pages of files     on disk   loading")
     for kind, found in results.items():
+        sizes = f"{found['anonymous_mib']:9.0f} MiB {found['file_mib']:11.0f} MiB {found['disk_mib']:7.1f} MiB"
         times = found["times_ms"]
-        note = "a switch" if kind == "masks" else "loading one copy"
-        print(
-            f"{kind:12}  {found['anonymous_mib']:12.0f} MiB  {found['file_mib']:10.0f} MiB  {found['disk_mib']:5.1f} MiB"
-            f"  {found['loading_s']:7.2f} s   {statistics.median(times):.1f} ms, {min(times):.1f}-{max(times):.1f} ({note})"
-        )
+        note = "a switch" if kind == "masks" else "loading one more"
+        print(f"{kind:14} {sizes} {found['loading_s']:7.2f} s")
+        print(f"{'':14} {note}: median {statistics.median(times):.1f} ms, {min(times):.1f} to {max(times):.1f}")
     if options.output:
         options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

@@ -65,7 +65,7 @@ def threads() -> str:
 
 
 def write_card(run: Reopened, about: About, verified: Verified, size: int, latency: float, folder: Path) -> None:
-    """Write README.md and the plot beside it. size: bytes of the weights; latency: of `measure_latency`, in seconds."""
+    """Write README.md and the plot beside it. size: bytes of the weights; latency: `measure_latency`."""
     plot_density(_densities(run), folder / PLOT)
     front = yaml.safe_dump(_metadata(run, verified), sort_keys=False, allow_unicode=True, width=110)
     write_text(

@@ -34,9 +34,8 @@ class _Task:
 class SharedBase:
     """One base model, and the tasks of some mask files over it.
 
-    In memory are one copy of the base, of which the current task's pruned weights are zero, and for each task one bit
-    a weight and its head. The zeroed weights are read again from the base's own file, which the operating system
-    keeps in its cache.
+    In memory are the base's own file, whose pages the system shares among processes and drops when it needs room; the
+    encoder's matrices as the current task prunes them; and for each task one bit a weight and its head.
     """
 
     def __init__(self, paths: Sequence[Path], model: str | None = None) -> None:
@@ -65,7 +64,8 @@ class SharedBase:
         for matrix, bits in zip(self.matrices, task.bits, strict=True):
             weight = matrix.module.weight
             mask = np.unpackbits(bits, count=weight.numel()).view(np.bool_).reshape(weight.shape)
-            torch.mul(self.base.read(matrix.name), torch.from_numpy(mask), out=weight.data)
+            # numpy multiplies by truth values in a third of the time that torch takes.
+            np.multiply(self.base.read(matrix.name).numpy(), mask, out=weight.data.numpy())
         parameters = dict(self.model.backbone.named_parameters())
         for name, tensor in task.head.items():
             # Tasks differ in their number of labels, so the tensor itself is exchanged.
