@@ -54,7 +54,9 @@ def side(kind: str, paths: list[Path], rounds: int) -> dict[str, Any]:
     tokenizer = first.tokenizer
     del first
     gc.collect()
-    before, started, times = memory(), time.perf_counter(), []
+    before, started = memory(), time.perf_counter()
+    times: list[float] = []
+    cpu_times: list[float] = []
     if kind == "masks":
         base = SharedBase(paths)
         loading = time.perf_counter() - started
@@ -62,15 +64,17 @@ def side(kind: str, paths: list[Path], rounds: int) -> dict[str, Any]:
             base.use(index).predict([TEXT])
         touch(base.model)
         for number in range(rounds * len(paths)):
-            started = time.perf_counter()
+            started, computing = time.perf_counter(), time.process_time()
             base.use(number % len(paths))
             times.append(time.perf_counter() - started)
+            cpu_times.append(time.process_time() - computing)
     else:
         models = []
         for path in paths:
-            began = time.perf_counter()
+            began, computing = time.perf_counter(), time.process_time()
             models.append(load(path))
             times.append(time.perf_counter() - began)
+            cpu_times.append(time.process_time() - computing)
             # One is enough for all of them.
             models[-1].tokenizer = tokenizer
         loading = time.perf_counter() - started
@@ -84,6 +88,7 @@ def side(kind: str, paths: list[Path], rounds: int) -> dict[str, Any]:
         "file_mib": after["file"] - before["file"],
         "loading_s": loading,
         "times_ms": [1000 * value for value in times],
+        "cpu_times_ms": [1000 * value for value in cpu_times],
     }
 
 
@@ -185,7 +190,9 @@ def main() -> None:
         times = found["times_ms"]
         note = "a switch" if kind == "masks" else "loading one more"
         print(f"{kind:14} {sizes} {found['loading_s']:7.2f} s")
-        print(f"{'':14} {note}: median {statistics.median(times):.1f} ms, {min(times):.1f} to {max(times):.1f}")
+        cpu = f"CPU time {statistics.median(found['cpu_times_ms']):.1f} ms"
+        spread = f"{statistics.median(times):.1f} ms ({min(times):.1f} to {max(times):.1f})"
+        print(f"{'':14} {note}: median {spread}, {cpu}")
     if options.output:
         options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
