@@ -42,7 +42,11 @@ def data_json(value: Any) -> None:
 
 def data_line(value: Any) -> None:
     """A result as one line of JSON, on stdout."""
-    data(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # Some readers end a line at these, too.
+    for end in "\x85\u2028\u2029":
+        text = text.replace(end, f"\\u{ord(end):04x}")
+    data(text)
 
 
 def show(renderable: Any) -> None:

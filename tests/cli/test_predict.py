@@ -70,11 +70,8 @@ def test_two_masks_in_a_process_of_its_own(real_smp: Smp, mask_file: Path, tmp_p
 
 def test_a_task_on_pairs(smp: Smp, pico: Callable[[str], Path], tmp_path: Path) -> None:
     data = tmp_path / "pairs.csv"
-    lines = [
-        f"{a} film,{b} movie,{'same' if a == b else 'other'}"
-        for a in ("good", "bad", "dull")
-        for b in ("good", "bad")
-    ]
+    pairs = [(one, two) for one in ("good", "bad", "dull") for two in ("good", "bad")]
+    lines = [f"{one} film,{two} movie,{'same' if one == two else 'other'}" for one, two in pairs]
     data.write_text("text,text_pair,label\n" + "\n".join(lines * 6) + "\n", encoding="utf-8")
     run = make_run(
         "prune",

@@ -38,25 +38,33 @@ def finished(pico: Any, sentiment: Any, tmp_path_factory: pytest.TempPathFactory
     return get
 
 
+def _run_here(path: Path, scratch: Path, code: str | None) -> None:
+    from smpcli.export import reload
+
+    if code is None:
+        reload.main(path, scratch)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["-c", str(path), str(scratch)])
+        exec(code, {})
+
+
+@pytest.fixture
+def verified_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What verifies does so in this process, which takes seconds less."""
+    from smpcli.export import verify
+
+    monkeypatch.setattr(verify, "_run_process", _run_here)
+
+
 @pytest.fixture(scope="session")
 def export_here() -> Callable[..., Any]:
-    """`smpcli.export`, but it verifies in this process, which takes seconds less (not so in test_export_verify.py)."""
-
-    def run(path: Path, scratch: Path, code: str | None) -> None:
-        from smpcli.export import reload
-
-        if code is None:
-            reload.main(path, scratch)
-            return
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["-c", str(path), str(scratch)])
-            exec(code, {})
+    """`smpcli.export`, verified in this process."""
+    from smpcli.export import verify
 
     def export(*args: Any, **named: Any) -> Any:
-        from smpcli.export import verify
-
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(verify, "_run_process", run)
+            patch.setattr(verify, "_run_process", _run_here)
             return smpcli.export(*args, **named)
 
     return export
