@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smpcli.bench.train import Timed
     from smpcli.export.formats import Exported
+    from smpcli.export.ready import Ready
     from smpcli.results.compare import Comparison
     from smpcli.results.inspection import Inspection
     from smpcli.results.rundir import RunDir
@@ -147,13 +148,36 @@ def export(
     data_dir: str | Path | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Export a finished run; returns where it lies, its size, and the largest logit difference."""
+    """Export a finished run; returns where it lies, its size, and what verifying it found."""
     _quietly()
     from smpcli.export.formats import export_run
 
     return export_run(
         Path(run), format, Path(output) if output else None, Path(data_dir) if data_dir else None, overwrite
     )
+
+
+def predict(*exports: str | Path, texts: Iterable[str], model: str | None = None) -> Iterator[dict[str, Any]]:
+    """One answer for each text and each export, in that order: "text", "task", and what `Ready.predict` gives.
+
+    exports: a run's folder or an export, or several mask files over one base model, which is then loaded once.
+    texts: for tasks on pairs (questions and their contexts), both texts with a tab between them. Raises UserError.
+    """
+    _quietly()
+    from smpcli.export.predict import answers
+
+    return answers([Path(path) for path in exports], texts, model)
+
+
+def load(path: str | Path, model: str | None = None) -> Ready:
+    """A ready torch module from a run's folder or an export: `load(path).predict(["a text"])`.
+
+    model: where the base model is, for a mask whose base lies elsewhere than when it was made. Raises UserError.
+    """
+    _quietly()
+    from smpcli.export.loading import load as load_any
+
+    return load_any(path, model)
 
 
 def bench_train(

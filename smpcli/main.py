@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from smpcli import console, errors
-from smpcli.commands import bench, compare, evaluate, export, inspect, listings, prune
+from smpcli.commands import bench, compare, evaluate, export, inspect, listings, predict, prune
 
 app = typer.Typer(
     name="smp",
@@ -22,6 +22,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
+app.command("predict")(predict.predict)
 app.add_typer(bench.app, name="bench")
 app.command("methods")(listings.methods)
 app.command("tasks")(listings.tasks)

@@ -23,21 +23,31 @@ def export(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Export a run, and verify that what was written gives the run's logits."""
+    """Export a run, and verify in a new process that what was written gives the run's logits and metric."""
     made = api.export(run, format, output=output, data_dir=data_dir, overwrite=overwrite)
+    verified = made.verified
     if json:
         console.data_json(
             {
                 "path": str(made.path),
                 "format": made.format,
                 "bytes": made.bytes,
+                "metrics": verified.metrics if verified else None,
+                "recorded": verified.recorded if verified else None,
                 "max_difference": made.max_difference,
+                "examples": made.examples,
+                "note": made.note,
             }
         )
         return
-    if not quiet:
-        compared = f"largest logit difference to the run {made.max_difference:.1e} over {made.examples} examples"
-        console.talk(f"{made.bytes:,} bytes; {compared if made.examples else 'read back and equal bit for bit'}")
-        if made.note:
-            console.talk(made.note)
+    if not quiet and verified is None:
+        console.talk(f"{made.bytes:,} bytes; read back and equal bit for bit")
+    elif not quiet and verified is not None:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in verified.metrics.items())
+        console.talk(
+            f"{made.bytes:,} bytes; in a new process {metrics} (the run: {verified.recorded:.4f}), "
+            f"largest logit difference {verified.difference:.1e} over {verified.examples:,} examples"
+        )
+    if not quiet and made.note:
+        console.talk(made.note)
     console.data(str(made.path))

@@ -18,6 +18,9 @@ Sparsity = Annotated[
 Model = Annotated[
     str | None, typer.Option(help="Base model: minilm (embedded), a Hugging Face id, or a folder.  [default: minilm]")
 ]
+BaseModel = Annotated[
+    str | None, typer.Option("--model", help="Where a mask's base model is, if elsewhere than when it was exported.")
+]
 Recipe = Annotated[str | None, typer.Option(help="Recipe (`smp recipes`), or a yaml file such as a run's settings.")]
 Set = Annotated[
     list[str] | None,

@@ -1,40 +1,51 @@
-"""Export formats: name -> the file of this folder that writes it. A new format is a new file and a line here."""
+"""Export formats: name -> the file of this folder that writes and loads it. A new one is a file and a line here.
+
+A format's file has SUFFIX (of the default name), `write(run, target) -> Exported`, which verifies before anything is
+in place (verify.py), `is_one(path)`: whether a path holds this format, and `load(path, model) -> Ready`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from smpcli.errors import UserError, unknown
-from smpcli.results.rundir import is_run
+
+if TYPE_CHECKING:
+    from smpcli.export.verify import Verified
 
 FORMATS = {
-    "mask": "one small file: packed mask and head, over a shared base model",
+    "mask": "one small file: mask and head, over a base model that tasks share",
     "hf": "stock Hugging Face folder, zeros in place; loads without smp",
     "npy": "the mask alone, packed as SMP's authors release theirs",
 }
 
 
-# Largest difference of logits that an export may have (of logits above 1: this part of the largest), and dev examples
-# that it is measured on.
-TOLERANCE = 1e-5
-CHECKED_EXAMPLES = 128
-
-
 @dataclass(frozen=True)
 class Exported:
-    """What was written. max_difference: largest difference between the export's logits and the run's.
+    """What was written, and what a new process found in it; None where every bit was compared with the run's instead.
 
-    examples: how many it was measured on, 0 where bits were compared instead. note: what whoever uses it should know.
+    note: what whoever uses it should know.
     """
 
     path: Path
     format: str
     bytes: int
-    max_difference: float
-    examples: int
+    verified: Verified | None
     note: str = ""
+
+    @property
+    def max_difference(self) -> float:
+        """Largest difference between the export's logits (or bits) and the run's."""
+        return self.verified.difference if self.verified else 0.0
+
+    @property
+    def examples(self) -> int:
+        """Examples that logits were compared on; 0 where bits were."""
+        return self.verified.examples if self.verified else 0
 
 
 def export_run(
@@ -51,13 +62,13 @@ def export_run(
 
     module = import_module(f"smpcli.export.{format}")
     target = output or Path("exports") / (run.resolve().name + module.SUFFIX)
-    _check_target(target, format, overwrite)
+    _check_target(target, module, overwrite)
     reopened = reopen(run, data_dir)
     exported: Exported = module.write(reopened, target)
     return exported
 
 
-def _check_target(target: Path, format: str, overwrite: bool) -> None:
+def _check_target(target: Path, module: ModuleType, overwrite: bool) -> None:
     """Refuse a place that can't be written, is taken, or holds anything but an export of this format."""
     from smpcli.training.plan import check_output
 
@@ -66,23 +77,7 @@ def _check_target(target: Path, format: str, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UserError(f"{target} exists already: name another place with --output, or add --overwrite")
-    # A stock folder holds files only, its config.json among them; a mask is a file.
-    if format == "hf":
-        alike = target.is_dir() and (target / "config.json").is_file() and not is_run(target)
-        alike = alike and all(entry.is_file() for entry in target.iterdir())
-    else:
-        alike = target.is_file()
+    # Our folders hold files only.
+    alike = module.is_one(target) and (target.is_file() or all(entry.is_file() for entry in target.iterdir()))
     if not alike:
         raise UserError(f"{target} is no export that --overwrite may replace: name another place with --output")
-
-
-def check_difference(difference: float, largest: float = 1.0) -> None:
-    """Refuse an export whose logits are not the run's; `largest` of these is what 32 bits are exact to.
-
-    Raises UserError.
-    """
-    if not difference <= TOLERANCE * max(1.0, largest):
-        raise UserError(
-            f"export refused: its logits differ from the run's by {difference:.2e}, more than {TOLERANCE:g}; "
-            "`smp eval` on the run tells whether the run itself is sound"
-        )

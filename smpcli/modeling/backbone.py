@@ -50,6 +50,17 @@ def load_config(name: str, local_only: bool = False) -> Any:
         raise cannot_load(name, error) from error
 
 
+def weights_file(name: str) -> Path | None:
+    """The one file that holds a model's weights, where they are in one file and on this machine."""
+    folder = Path(model_path(name))
+    if folder.is_dir():
+        return folder / "model.safetensors" if (folder / "model.safetensors").is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "model.safetensors")
+    return Path(found) if isinstance(found, str) else None
+
+
 def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Examples are sorted by length inside windows of this many batches: little padding, and still a random order.
 WINDOW = 50
+# What of a tokenizer's output the models are given.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,21 @@ class Encoded(Dataset[int]):
 
 def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool) -> Encoded:
     """Tokenise examples, cut to `max_length` tokens."""
-    pairs = examples.pairs
-    if pairs is not None and not tokenizer.num_special_tokens_to_add(pair=True):
-        # GPT-2 and kin put nothing between two texts: the last word of one would run into the first of the other.
-        pairs = [f"\n{text}" for text in pairs]
+    pairs = second_texts(tokenizer, examples.pairs)
     encoded = tokenizer(examples.texts, pairs, truncation=True, max_length=max_length, return_attention_mask=True)
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded]
+    names = [name for name in INPUTS if name in encoded]
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
     labels = torch.tensor(examples.labels, dtype=torch.float32 if regression else torch.long)
     return Encoded({name: encoded[name] for name in names}, labels, padding)
+
+
+def second_texts(tokenizer: Any, pairs: Sequence[str] | None) -> list[str] | None:
+    """The second texts as the tokenizer needs them to keep them apart from the first ones."""
+    if pairs is None:
+        return None
+    # GPT-2 and kin put nothing between two texts: the last word of one would run into the first of the other.
+    apart = tokenizer.num_special_tokens_to_add(pair=True)
+    return list(pairs) if apart else [f"\n{text}" for text in pairs]
 
 
 class LengthBuckets(Sampler[list[int]]):
