@@ -94,17 +94,14 @@ def test_the_code_in_the_documentation_reads_it(
 ) -> None:
     """A larger mask than pico's, so that every code is there; the pico file as smp wrote it."""
     page = Path(__file__).parents[3] / "docs" / "exports.md"
-    (code,) = re.findall(
-        r"^```python\n(import json, math, zlib.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
+    text = page.read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(import json, math, zlib.*?)^```$", text, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     random = torch.Generator().manual_seed(0)
     made = {
-        f"{density} {turned}": (
-            torch.rand(200, 300, generator=random) < density * torch.rand(200, 1, generator=random)
-        )
+        f"{density} {number}": torch.rand(200, 300, generator=random) < density * torch.rand(200, 1, generator=random)
         for density in (0.06, 0.9, 1.0, 1.9)
-        for turned in (0, 1)
+        for number in (0, 1)
     }
     made |= {f"{name} turned": mask.T.contiguous() for name, mask in made.items()}
     made |= {f"{name} pruned": ~mask for name, mask in made.items()}
