@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from smpcli import UserError, load, predict
 from smpcli.export import many
 from smpcli.export.many import SharedBase
+from smpcli.results.maskcode import CODES
+from smpcli.results.masks import compress, read_described, write_described
 from smpcli.training.recompute import reopen
 
 MakeRun = Callable[..., Path]
@@ -84,6 +87,36 @@ def test_the_file_is_near_the_entropy_and_says_what_it_is(finished: MakeRun, mas
     assert about["base_digest"] == result["model"]["digest"] and about["model"] == result["run"]["model"]
     assert names == set(about["shapes"]) | set(load_file(run / "head.safetensors"))
     assert about["codes"].keys() <= about["shapes"].keys()
+
+
+def test_the_code_in_the_documentation_reads_it(
+    masks: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A larger mask than pico's, so that every code is there; the pico file as smp wrote it."""
+    page = Path(__file__).parents[3] / "docs" / "exports.md"
+    text = page.read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(import json, math, zlib.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    random = torch.Generator().manual_seed(0)
+    made = {
+        f"{density} {number}": torch.rand(200, 300, generator=random) < density * torch.rand(200, 1, generator=random)
+        for density in (0.06, 0.9, 1.0, 1.9)
+        for number in (0, 1)
+    }
+    made |= {f"{name} turned": mask.T.contiguous() for name, mask in made.items()}
+    made |= {f"{name} pruned": ~mask for name, mask in made.items()}
+    payloads, shapes, codes = compress(made)
+    assert set(codes.values()) | {"packed"} == set(CODES)
+    write_described(tmp_path / "task.smpmask", payloads, {"shapes": shapes, "codes": codes})
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["masks"].keys() == made.keys()
+    assert all(np.array_equal(names["masks"][name], made[name].numpy()) for name in made)
+    shutil.copy(masks(), tmp_path / "task.smpmask")
+    exec(code, names)
+    expected = read_described(masks(), "smp-task", 2)[0]
+    assert names["masks"].keys() == expected.keys()
+    assert all(np.array_equal(names["masks"][name], expected[name].numpy()) for name in expected)
 
 
 def rewrite(path: Path, target: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Path:
