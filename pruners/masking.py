@@ -98,7 +98,7 @@ def attach(pruner: Pruner, layers: Sequence[MaskedLayer], statistics: dict[str, 
 def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float) -> None:
     """Choose every mask anew, so that int(density * prunable) weights remain, and write W' into the modules."""
     kept = kept_weights(density, sum(layer.weight.numel() for layer in layers))
-    counts = pruner.allocate(layers, kept)
+    counts = pruner.restrict(layers, pruner.allocate(layers, kept), density)
     if sum(counts) != kept:
         raise PrunerError(f"method '{pruner.name}' allocates {sum(counts):,} weights where {kept:,} are to remain")
     for layer, count in zip(layers, counts, strict=True):

@@ -106,11 +106,20 @@ def export(
     output: str | Path | None = None,
     data_dir: str | Path | None = None,
     overwrite: bool = False,
+    drop_rows_below: int = 0,
 ) -> Exported:
-    """Export a finished run; returns where it lies, its size, and the largest logit difference."""
+    """Export a finished run; returns where it lies, its size, and the largest logit difference.
+
+    drop_rows_below: for the formats that shrink, also drop rows of fewer kept weights than this (lossy).
+    """
     _quietly()
     from smpcli.export.formats import export_run
 
     return export_run(
-        Path(run), format, Path(output) if output else None, Path(data_dir) if data_dir else None, overwrite
+        Path(run),
+        format,
+        Path(output) if output else None,
+        Path(data_dir) if data_dir else None,
+        overwrite,
+        drop_rows_below,
     )

@@ -18,13 +18,21 @@ def export(
     run: options.RunPath,
     format: Annotated[str, typer.Option(help=FORMAT_HELP + ".")] = "hf",
     output: Annotated[Path | None, typer.Option(help="Where it goes.  [default: exports/RUN…]")] = None,
+    drop_rows_below: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="compact and its kin: also drop rows of fewer than N kept weights. Lossy."
+        ),
+    ] = 0,
     data_dir: options.DataDir = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Export a run, and verify that what was written gives the run's logits."""
-    made = api.export(run, format, output=output, data_dir=data_dir, overwrite=overwrite)
+    made = api.export(
+        run, format, output=output, data_dir=data_dir, overwrite=overwrite, drop_rows_below=drop_rows_below
+    )
     if json:
         console.data_json(
             {
@@ -32,6 +40,7 @@ def export(
                 "format": made.format,
                 "bytes": made.bytes,
                 "max_difference": made.max_difference,
+                **made.about,
             }
         )
         return
@@ -40,4 +49,6 @@ def export(
             f"{made.bytes:,} bytes; largest logit difference to the run {made.max_difference:.1e} "
             f"over {made.examples} examples"
         )
+        for line in made.remarks:
+            console.talk(line)
     console.data(str(made.path))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from smpcli.errors import UserError, unknown
 from smpcli.results.rundir import is_run
@@ -12,8 +13,10 @@ from smpcli.results.rundir import is_run
 FORMATS = {
     "mask": "one small file: packed mask and head, over a shared base model",
     "hf": "stock Hugging Face folder, zeros in place; loads without smp",
+    "compact": "smaller dense matrices of the same function (BERT-like models); loads with smp",
 }
-
+# The formats that cut matrices down, and so may drop thin rows.
+SHRINKING = ("compact",)
 
 # Largest difference of logits that an export may have, and dev examples that it is measured on.
 TOLERANCE = 1e-5
@@ -22,32 +25,47 @@ CHECKED_EXAMPLES = 128
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. max_difference: largest difference between the export's logits and the run's."""
+    """What was written. max_difference: largest difference between the export's logits and the run's.
+
+    about, remarks: what a format has to say of its own (e.g. the share of the matrices' area that is left), as values
+    and as lines to read.
+    """
 
     path: Path
     format: str
     bytes: int
     max_difference: float
     examples: int
+    about: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def export_run(
-    run: Path, format: str, output: Path | None = None, data_dir: Path | None = None, overwrite: bool = False
+    run: Path,
+    format: str,
+    output: Path | None = None,
+    data_dir: Path | None = None,
+    overwrite: bool = False,
+    drop_rows_below: int = 0,
 ) -> Exported:
     """Export a finished run as `format` to `output` (default: exports/RUN-FORMAT).
 
-    The export is written beside its place, verified against the run, and moved there only when it passes.
-    Raises UserError for an unknown format, something that is no run, or a place that is taken.
+    drop_rows_below: see `smpcli.export.compact`; for the formats that shrink. The export is written beside its
+    place, verified against the run, and moved there only when it passes. Raises UserError for an unknown format,
+    something that is no run, or a place that is taken.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, "`smp export --help` lists them")
     from smpcli.training.recompute import reopen
 
+    if drop_rows_below and format not in SHRINKING:
+        raise UserError(f"--drop-rows-below is for --format {' and '.join(SHRINKING)}, not for {format}")
+    options = {"drop_rows_below": drop_rows_below} if drop_rows_below else {}
     module = import_module(f"smpcli.export.{format}")
     target = output or Path("exports") / (run.resolve().name + module.SUFFIX)
     _check_target(target, format, overwrite)
     reopened = reopen(run, data_dir)
-    exported: Exported = module.write(reopened, target)
+    exported: Exported = module.write(reopened, target, **options)
     return exported
 
 
@@ -61,7 +79,10 @@ def _check_target(target: Path, format: str, overwrite: bool) -> None:
     if not overwrite:
         raise UserError(f"{target} exists already: name another place with --output, or add --overwrite")
     # A stock folder holds files only, its config.json among them; a mask is a file.
-    if format == "hf":
+    if format in SHRINKING:
+        alike = target.is_dir() and (target / "compact.json").is_file()
+        alike = alike and all(entry.is_file() for entry in target.iterdir())
+    elif format == "hf":
         alike = target.is_dir() and (target / "config.json").is_file() and not is_run(target)
         alike = alike and all(entry.is_file() for entry in target.iterdir())
     else:

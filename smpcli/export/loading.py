@@ -1,0 +1,72 @@
+"""Loading what was exported, whatever the format: a function from token ids and masks to logits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smpcli.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smpcli.modeling.compact import CompactModel
+
+ABOUT, TENSORS = "compact.json", "model.safetensors"
+FORMAT, VERSION = "smp-compact", 1
+
+#: "input_ids", "attention_mask" and, where the model has segments, "token_type_ids", each (batch, length) -> logits.
+Runner = Callable[[Mapping[str, "Tensor"]], "Tensor"]
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """compact.json, checked. Raises UserError where it is no export of ours."""
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no compact export: it holds no {ABOUT}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"damaged export {folder}: {ABOUT} is no JSON") from None
+    except OSError as error:
+        raise UserError(f"can't read {folder / ABOUT}: {error.strerror or error}") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise UserError(f"damaged export {folder}: {ABOUT} doesn't say that it is {FORMAT}")
+    if about.get("version") != VERSION:
+        raise UserError(f"{folder} is of version {about.get('version')!r} and this smp reads {VERSION}: upgrade smp")
+    return about
+
+
+def load_compact(folder: Path) -> CompactModel:
+    """The model of a `compact` export. Raises UserError for a folder that isn't one, or whose parts don't fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from smpcli.modeling.compact import Architecture, CompactModel
+
+    about = read_about(folder)
+    try:
+        return CompactModel(Architecture.from_json(about["architecture"]), load_file(folder / TENSORS))
+    except FileNotFoundError:
+        raise UserError(f"damaged export {folder}: {TENSORS} is missing") from None
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            one_line(
+                f"damaged export {folder}: {TENSORS} and {ABOUT} don't fit each other ({error}); export it again"
+            )
+        ) from error
+
+
+def load_export(path: Path) -> Runner:
+    """What runs an export on this machine's CPU. Raises UserError for what is none."""
+    import torch
+
+    model = load_compact(path)
+
+    def run(inputs: Mapping[str, Tensor]) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = model(**inputs)
+        return logits
+
+    return run

@@ -1,0 +1,248 @@
+"""A BERT-like encoder whose blocks have matrices of any size: heads of different sizes, fewer neurons and inputs.
+
+It needs torch alone, and everything that it computes with is in one flat mapping of tensors (docs/compact.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, gelu, layer_norm, linear, relu, silu
+
+#: The six matrices of a block; those that read the residual stream, and those that write it.
+ROLES = ("query", "key", "value", "output", "up", "down")
+READERS, WRITERS = ("query", "up"), ("output", "down")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": gelu,
+    "gelu_new": partial(gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
+    "relu": relu,
+    "silu": silu,
+    "swish": silu,
+    "tanh": torch.tanh,
+}
+
+
+@dataclass(frozen=True)
+class BlockSizes:
+    """Query-key and value dimensions of each head, in the order of rows; without a query-key dimension, attention is
+    uniform."""
+
+    query_key: list[int]
+    value: list[int]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the tensors don't say. Saved as JSON, so plain values only.
+
+    epsilon: of the encoder's LayerNorms; head_epsilon: of the head's, where it has one. padding_id: set where
+    positions are counted from the token behind padding (RoBERTa). mask_id: the head reads at this token where a
+    text has it, else at the first.
+    """
+
+    blocks: list[BlockSizes]
+    activation: str
+    epsilon: float
+    head_activation: str
+    head_epsilon: float = 0.0
+    padding_id: int | None = None
+    mask_id: int | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Architecture:
+        """Raises TypeError or KeyError for what is no architecture."""
+        return cls(**{**values, "blocks": [BlockSizes(**block) for block in values["blocks"]]})
+
+
+class Tensors(nn.Module):
+    """Named tensors that are computed with and never trained; "a.b" becomes the attribute a_b."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init__(self, tensors: Mapping[str, Tensor | None]) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name.replace(".", "_"), tensor)
+
+
+class CompactBlock(Tensors):
+    """One block: attention, then the feed-forward part, each added to the residual stream and normalised.
+
+    tensors: "query.weight" … "down.bias" of the six roles, "norm1.weight" … "norm2.bias", and, where a matrix's
+    columns (rows) stand for only some dimensions of the residual stream, their indices as "query.reads", "up.reads"
+    ("output.writes", "down.writes"); key and value read what query reads. In memory heads are padded to one width,
+    and query, key and value are one matrix.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        sizes: BlockSizes,
+        activation: Callable[[Tensor], Tensor],
+        epsilon: float,
+    ) -> None:
+        width = max([1, *sizes.query_key, *sizes.value])
+        heads = (("query", sizes.query_key), ("key", sizes.query_key), ("value", sizes.value))
+        fused = {
+            f"attention_in_{part}": torch.cat(
+                [_padded(tensors[f"{role}.{part}"], counts, width) for role, counts in heads]
+            )
+            for part in ("weight", "bias")
+        }
+        out = _padded(tensors["output.weight"].T.contiguous(), sizes.value, width).T.contiguous()
+        indices = {f"{role}.reads": tensors.get(f"{role}.reads") for role in READERS}
+        indices |= {f"{role}.writes": tensors.get(f"{role}.writes") for role in WRITERS}
+        super().__init__(
+            {
+                **fused,
+                "output.weight": out,
+                **{
+                    f"{name}.{part}": tensors[f"{name}.{part}"]
+                    for name in ("up", "down", "norm1", "norm2")
+                    for part in ("weight", "bias")
+                },
+                "output.bias": tensors["output.bias"],
+                **{name: None if index is None else index.long() for name, index in indices.items()},
+            }
+        )
+        self.heads, self.neurons = len(sizes.value), tensors["up.weight"].shape[0]
+        self.activation, self.epsilon = activation, epsilon
+
+    def forward(self, x: Tensor, bias: Tensor, at: Tensor | None = None) -> Tensor:
+        """x (batch, length, width), bias of scores (batch, 1, 1, length) -> (batch, length, width).
+
+        at: the position of each text whose output alone is wanted, (batch,): then (batch, 1, width).
+        """
+        here = x if at is None else x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
+        if self.heads:
+            mixed = self._attend(x, here, bias, at is not None)
+            here = _add(here, mixed, self.output_weight, self.output_bias, self.output_writes)
+        else:
+            here = here + self.output_bias
+        here = layer_norm(here, here.shape[-1:], self.norm1_weight, self.norm1_bias, self.epsilon)
+        if self.neurons:
+            inner = self.activation(linear(_pick(here, self.up_reads), self.up_weight, self.up_bias))
+            here = _add(here, inner, self.down_weight, self.down_bias, self.down_writes)
+        else:
+            here = here + self.down_bias
+        return layer_norm(here, here.shape[-1:], self.norm2_weight, self.norm2_bias, self.epsilon)
+
+    def _attend(self, x: Tensor, here: Tensor, bias: Tensor, apart: bool) -> Tensor:
+        """What each position mixes of the values, (batch, positions, heads * width). The scale is in the query."""
+        read = _pick(x, self.query_reads)
+        weight, offset = self.attention_in_weight, self.attention_in_bias
+        if apart:
+            third = len(offset) // 3
+            q = linear(_pick(here, self.query_reads), weight[:third], offset[:third])
+            k, v = linear(read, weight[third:], offset[third:]).chunk(2, -1)
+        else:
+            q, k, v = linear(read, weight, offset).chunk(3, -1)
+        q, k, v = (part.view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (q, k, v))
+        shares = ((q @ k.transpose(-1, -2)) + bias).softmax(-1)
+        mixed: Tensor = (shares @ v).transpose(1, 2).flatten(2)
+        return mixed
+
+
+def _padded(rows: Tensor, counts: Sequence[int], width: int) -> Tensor:
+    """The rows of each head, (sum of counts, …), filled up with zeros to `width` rows each."""
+    made = rows.new_zeros(len(counts), width, *rows.shape[1:])
+    for head, part in enumerate(torch.split(rows, list(counts))):
+        made[head, : len(part)] = part
+    return made.flatten(0, 1)
+
+
+def _pick(x: Tensor, reads: Tensor | None) -> Tensor:
+    return x if reads is None else x.index_select(-1, reads)
+
+
+def _add(here: Tensor, inner: Tensor, weight: Tensor, bias: Tensor, writes: Tensor | None) -> Tensor:
+    """The residual stream plus what a matrix writes into it."""
+    if writes is None:
+        return here + linear(inner, weight, bias)
+    return (here + bias).index_add(-1, writes, linear(inner, weight))
+
+
+class Embeddings(Tensors):
+    """word + position (+ segment) embeddings, normalised and, where they are narrower than the encoder, projected."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], epsilon: float, padding_id: int | None) -> None:
+        names = ("word", "position", "segment", "norm.weight", "norm.bias", "project.weight", "project.bias")
+        super().__init__({name: tensors.get(name) for name in names})
+        self.epsilon, self.padding_id = epsilon, padding_id
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """(batch, length) -> (batch, length, width)."""
+        if self.padding_id is None:
+            places = self.position[: input_ids.shape[1]]
+        else:
+            real = (input_ids != self.padding_id).long()
+            places = embedding(real.cumsum(1) * real + self.padding_id, self.position)
+        x = embedding(input_ids, self.word) + places
+        if self.segment is not None:
+            x = x + (self.segment[0] if token_type_ids is None else embedding(token_type_ids, self.segment))
+        x = layer_norm(x, x.shape[-1:], self.norm_weight, self.norm_bias, self.epsilon)
+        return x if self.project_weight is None else linear(x, self.project_weight, self.project_bias)
+
+
+class Head(Tensors):
+    """Dense layer, activation, (LayerNorm,) output: a stock classifier's, or label words' rows of an MLM head."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], activation: Callable[[Tensor], Tensor], epsilon: float) -> None:
+        names = ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "out.weight", "out.bias")
+        super().__init__({name: tensors.get(name) for name in names})
+        self.activation, self.epsilon = activation, epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, width) -> (batch, labels)."""
+        x = self.activation(linear(x, self.dense_weight, self.dense_bias))
+        if self.norm_weight is not None:
+            x = layer_norm(x, x.shape[-1:], self.norm_weight, self.norm_bias, self.epsilon)
+        return linear(x, self.out_weight, self.out_bias)
+
+
+class CompactModel(nn.Module):
+    """Token ids and masks (batch, length) -> logits (batch, labels), as `TaskModel` does; inference only.
+
+    tensors: "embeddings.…", "blocks.0.…", "head.…", each part as its class says.
+    Raises KeyError or RuntimeError for tensors that don't fit the architecture.
+    """
+
+    def __init__(self, architecture: Architecture, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        a = architecture
+        act = ACTIVATIONS[a.activation]
+        self.embeddings = Embeddings(_under(tensors, "embeddings"), a.epsilon, a.padding_id)
+        self.blocks = nn.ModuleList(
+            CompactBlock(_under(tensors, f"blocks.{index}"), sizes, act, a.epsilon)
+            for index, sizes in enumerate(a.blocks)
+        )
+        self.head = Head(_under(tensors, "head"), ACTIVATIONS[a.head_activation], a.head_epsilon)
+        self.mask_id = a.mask_id
+        self.eval()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        x = self.embeddings(input_ids, token_type_ids)
+        bias = (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * torch.finfo(x.dtype).min
+        if self.mask_id is None:
+            at = torch.zeros_like(input_ids[:, 0])
+        else:
+            # argmax of a row without it is 0: the first token.
+            at = (input_ids == self.mask_id).int().argmax(1)
+        # The head reads one position, so the last block computes no other.
+        last = len(self.blocks) - 1
+        for index, block in enumerate(self.blocks):
+            x = block(x, bias, at if index == last else None)
+        logits: Tensor = self.head(x[:, 0])
+        return logits
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
