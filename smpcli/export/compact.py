@@ -110,9 +110,7 @@ def exported(run: Reopened, target: Path, format: str, checked: Checked, parts: 
         "area": area,
         "dropped_rows": parts.dropped_rows,
     }
-    remarks = [
-        f"{area:.1%} of the dense matrices' area is left, for {result.run.remaining:.2%} of weights"
-    ]
+    remarks = [f"{area:.1%} of the dense matrices' area is left, for {result.run.remaining:.2%} of weights"]
     if parts.dropped_rows:
         remarks.append(
             f"dropped {parts.dropped_rows:,} thin rows: {result.metric} {before:.4f} before, {after:.4f} after"

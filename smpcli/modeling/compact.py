@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, gelu, layer_norm, linear, relu, silu
 
-#: The six matrices of a block; those that read the residual stream, and those that write it.
+#: The six matrices of a block.
 ROLES = ("query", "key", "value", "output", "up", "down")
-READERS, WRITERS = ("query", "up"), ("output", "down")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
     "gelu_new": partial(gelu, approximate="tanh"),
@@ -26,6 +25,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": silu,
     "tanh": torch.tanh,
 }
+
+# Heads are evened out inside the matrix where that makes it at most this much larger.
+FEW_MISSING = 1.15
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class CompactBlock(Tensors):
 
     tensors: "query.weight" … "down.bias" of the six roles, "norm1.weight" … "norm2.bias", and, where a matrix's
     columns (rows) stand for only some dimensions of the residual stream, their indices as "query.reads", "up.reads"
-    ("output.writes", "down.writes"); key and value read what query reads. In memory heads are padded to one width,
-    and query, key and value are one matrix.
+    ("output.writes", "down.writes"); key and value read what query reads. In memory query, key and value are one
+    matrix. last: of this block only one position a text is wanted.
     """
 
     def __init__(
@@ -88,42 +90,34 @@ class CompactBlock(Tensors):
         sizes: BlockSizes,
         activation: Callable[[Tensor], Tensor],
         epsilon: float,
+        last: bool = False,
     ) -> None:
+        kept = ("output.weight", "output.bias", "up.weight", "up.bias", "down.weight", "down.bias")
+        norms = tuple(f"norm{number}.{part}" for number in (1, 2) for part in ("weight", "bias"))
+        found: dict[str, Tensor | None] = {name: tensors[name] for name in (*kept, *norms)}
+        for name in ("query.reads", "up.reads", "output.writes", "down.writes"):
+            index = tensors.get(name)
+            found[name] = None if index is None else index.long()
+        counts = {"query": sizes.query_key, "key": sizes.query_key, "value": sizes.value}
         width = max([1, *sizes.query_key, *sizes.value])
-        heads = (("query", sizes.query_key), ("key", sizes.query_key), ("value", sizes.value))
-        fused = {
-            f"attention_in_{part}": torch.cat(
-                [_padded(tensors[f"{role}.{part}"], counts, width) for role, counts in heads]
-            )
-            for part in ("weight", "bias")
-        }
-        out = _padded(tensors["output.weight"].T.contiguous(), sizes.value, width).T.contiguous()
-        indices = {f"{role}.reads": tensors.get(f"{role}.reads") for role in READERS}
-        indices |= {f"{role}.writes": tensors.get(f"{role}.writes") for role in WRITERS}
-        super().__init__(
-            {
-                **fused,
-                "output.weight": out,
-                **{
-                    f"{name}.{part}": tensors[f"{name}.{part}"]
-                    for name in ("up", "down", "norm1", "norm2")
-                    for part in ("weight", "bias")
-                },
-                "output.bias": tensors["output.bias"],
-                **{name: None if index is None else index.long() for name, index in indices.items()},
-            }
-        )
-        self.heads, self.neurons = len(sizes.value), tensors["up.weight"].shape[0]
+        # Which matrices are one: of the last block, queries are wanted at another position than keys and values.
+        for name, roles in (("ask", ("query",)), ("answer", ("key", "value"))) if last else (("all", tuple(counts)),):
+            weight, bias = (torch.cat([tensors[f"{role}.{part}"] for role in roles]) for part in ("weight", "bias"))
+            found |= _even(name, weight, bias, [counts[role] for role in roles], width)
+        places = _places(sizes.value, width)
+        found["mixed"] = None if len(places) == width * len(sizes.value) else places
+        super().__init__(found)
+        self.heads, self.neurons, self.last = len(sizes.value), tensors["up.weight"].shape[0], last
         self.activation, self.epsilon = activation, epsilon
 
     def forward(self, x: Tensor, bias: Tensor, at: Tensor | None = None) -> Tensor:
         """x (batch, length, width), bias of scores (batch, 1, 1, length) -> (batch, length, width).
 
-        at: the position of each text whose output alone is wanted, (batch,): then (batch, 1, width).
+        at: for the last block, the position of each text whose output is wanted, (batch,): then (batch, 1, width).
         """
         here = x if at is None else x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
         if self.heads:
-            mixed = self._attend(x, here, bias, at is not None)
+            mixed = self._attend(x, here, bias)
             here = _add(here, mixed, self.output_weight, self.output_bias, self.output_writes)
         else:
             here = here + self.output_bias
@@ -135,28 +129,51 @@ class CompactBlock(Tensors):
             here = here + self.down_bias
         return layer_norm(here, here.shape[-1:], self.norm2_weight, self.norm2_bias, self.epsilon)
 
-    def _attend(self, x: Tensor, here: Tensor, bias: Tensor, apart: bool) -> Tensor:
-        """What each position mixes of the values, (batch, positions, heads * width). The scale is in the query."""
+    def _attend(self, x: Tensor, here: Tensor, bias: Tensor) -> Tensor:
+        """What each position mixes of the values, (batch, positions, value dimensions). The scale is in the query."""
         read = _pick(x, self.query_reads)
-        weight, offset = self.attention_in_weight, self.attention_in_bias
-        if apart:
-            third = len(offset) // 3
-            q = linear(_pick(here, self.query_reads), weight[:third], offset[:third])
-            k, v = linear(read, weight[third:], offset[third:]).chunk(2, -1)
+        if self.last:
+            (q,) = self._heads(_pick(here, self.query_reads), "ask", 1)
+            k, v = self._heads(read, "answer", 2)
         else:
-            q, k, v = linear(read, weight, offset).chunk(3, -1)
-        q, k, v = (part.view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (q, k, v))
+            q, k, v = self._heads(read, "all", 3)
         shares = ((q @ k.transpose(-1, -2)) + bias).softmax(-1)
-        mixed: Tensor = (shares @ v).transpose(1, 2).flatten(2)
-        return mixed
+        return _pick((shares @ v).transpose(1, 2).flatten(2), self.mixed)
+
+    def _heads(self, x: Tensor, name: str, parts: int) -> tuple[Tensor, ...]:
+        """x (batch, length, …) -> `parts` times (batch, heads, length, width of the widest head)."""
+        y = linear(x, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"))
+        y = _pick(y, getattr(self, f"{name}_places"))
+        return y.view(*y.shape[:2], parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _padded(rows: Tensor, counts: Sequence[int], width: int) -> Tensor:
-    """The rows of each head, (sum of counts, …), filled up with zeros to `width` rows each."""
-    made = rows.new_zeros(len(counts), width, *rows.shape[1:])
-    for head, part in enumerate(torch.split(rows, list(counts))):
-        made[head, : len(part)] = part
-    return made.flatten(0, 1)
+def _places(counts: Sequence[int], width: int) -> Tensor:
+    """Where the rows of each head lie when every head has `width` of them."""
+    return torch.cat([torch.arange(0), *(head * width + torch.arange(count) for head, count in enumerate(counts))])
+
+
+def _even(
+    name: str, weight: Tensor, bias: Tensor, counts: Sequence[Sequence[int]], width: int
+) -> dict[str, Tensor | None]:
+    """The matrix of some roles, and the index that gives every head `width` outputs (None: it has them already).
+
+    Missing ones are taken from one more row of zeros; where few are missing, they are rows of zeros themselves.
+    """
+    flat = [count for role in counts for count in role]
+    places, total = _places(flat, width), width * len(flat)
+    if len(places) == total:
+        return {f"{name}.weight": weight, f"{name}.bias": bias, f"{name}.places": None}
+    if len(places) * FEW_MISSING >= total:
+        wide_weight, wide_bias = weight.new_zeros(total, weight.shape[1]), bias.new_zeros(total)
+        wide_weight[places], wide_bias[places] = weight, bias
+        return {f"{name}.weight": wide_weight, f"{name}.bias": wide_bias, f"{name}.places": None}
+    index = torch.full((total,), len(places))
+    index[places] = torch.arange(len(places))
+    return {
+        f"{name}.weight": torch.cat([weight, weight.new_zeros(1, weight.shape[1])]),
+        f"{name}.bias": torch.cat([bias, bias.new_zeros(1)]),
+        f"{name}.places": index,
+    }
 
 
 def _pick(x: Tensor, reads: Tensor | None) -> Tensor:
@@ -221,7 +238,7 @@ class CompactModel(nn.Module):
         act = ACTIVATIONS[a.activation]
         self.embeddings = Embeddings(_under(tensors, "embeddings"), a.epsilon, a.padding_id)
         self.blocks = nn.ModuleList(
-            CompactBlock(_under(tensors, f"blocks.{index}"), sizes, act, a.epsilon)
+            CompactBlock(_under(tensors, f"blocks.{index}"), sizes, act, a.epsilon, index == len(a.blocks) - 1)
             for index, sizes in enumerate(a.blocks)
         )
         self.head = Head(_under(tensors, "head"), ACTIVATIONS[a.head_activation], a.head_epsilon)

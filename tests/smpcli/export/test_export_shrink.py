@@ -14,7 +14,7 @@ from smpcli.modeling.compact import ROLES, CompactBlock
 
 WIDTH, INNER, HEADS = 12, 20, 3
 SIZE = WIDTH // HEADS
-SHAPES = {role: (WIDTH, WIDTH) for role in ROLES} | {"up": (INNER, WIDTH), "down": (WIDTH, INNER)}
+SHAPES = dict.fromkeys(ROLES, (WIDTH, WIDTH)) | {"up": (INNER, WIDTH), "down": (WIDTH, INNER)}
 
 
 def make(density: float, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
@@ -51,17 +51,16 @@ def reference(x: Tensor, mask: Tensor, w: dict[str, Tensor], b: dict[str, Tensor
     return out
 
 
-def check(w: dict[str, Tensor], b: dict[str, Tensor], n: dict[str, Tensor]) -> CompactBlock:
+def check(w: dict[str, Tensor], b: dict[str, Tensor], n: dict[str, Tensor]) -> None:
     small = shrink(w, b, HEADS, gelu)
-    block = CompactBlock({**small.tensors, **n}, small.sizes, gelu, 1e-5)
+    block, last = (CompactBlock({**small.tensors, **n}, small.sizes, gelu, 1e-5, last) for last in (False, True))
     x = torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     bias = (1.0 - mask[:, None, None, :].double()) * torch.finfo(torch.float64).min
     expected = reference(x, mask, w, b, n)
     torch.testing.assert_close(block(x, bias), expected, rtol=0, atol=1e-12)
     at = torch.tensor([3, 0])
-    torch.testing.assert_close(block(x, bias, at)[:, 0], expected[[0, 1], at], rtol=0, atol=1e-12)
-    return block
+    torch.testing.assert_close(last(x, bias, at)[:, 0], expected[[0, 1], at], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("density", [0.0, 0.01, 0.03, 0.1, 0.3, 1.0])
