@@ -107,10 +107,12 @@ def export(
     data_dir: str | Path | None = None,
     overwrite: bool = False,
     drop_rows_below: int = 0,
+    precision: str = "fp32",
 ) -> Exported:
     """Export a finished run; returns where it lies, its size, and the largest logit difference.
 
     drop_rows_below: for the formats that shrink, also drop rows of fewer kept weights than this (lossy).
+    precision: "bf16" (compact) or "int8" (onnx): smaller and, where the hardware has units for it, faster (lossy).
     """
     _quietly()
     from smpcli.export.formats import export_run
@@ -122,4 +124,5 @@ def export(
         Path(data_dir) if data_dir else None,
         overwrite,
         drop_rows_below,
+        precision,
     )

@@ -9,7 +9,7 @@ import typer
 
 from smpcli import api, console
 from smpcli.commands import options
-from smpcli.export.formats import FORMATS
+from smpcli.export.formats import FORMATS, FULL
 
 FORMAT_HELP = "; ".join(f"{name}: {text}" for name, text in FORMATS.items())
 
@@ -24,6 +24,9 @@ def export(
             metavar="N", min=0, help="compact and its kin: also drop rows of fewer than N kept weights. Lossy."
         ),
     ] = 0,
+    precision: Annotated[
+        str, typer.Option(help="fp32; bf16 (for compact) or int8 (for onnx) are smaller and faster, and lossy.")
+    ] = FULL,
     data_dir: options.DataDir = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
@@ -31,7 +34,13 @@ def export(
 ) -> None:
     """Export a run, and verify that what was written gives the run's logits."""
     made = api.export(
-        run, format, output=output, data_dir=data_dir, overwrite=overwrite, drop_rows_below=drop_rows_below
+        run,
+        format,
+        output=output,
+        data_dir=data_dir,
+        overwrite=overwrite,
+        drop_rows_below=drop_rows_below,
+        precision=precision,
     )
     if json:
         console.data_json(

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from smpcli.export.checking import Checked, check
-from smpcli.export.formats import Exported
+from smpcli.export.formats import FULL, TOLERANCE, Exported
 from smpcli.export.loading import ABOUT, FORMAT, TENSORS, VERSION
 from smpcli.export.stock import require_supported, take_apart
 from smpcli.files import cannot_write, write_json
@@ -37,17 +37,24 @@ class Parts:
     dropped_rows: int
 
 
-def write(run: Reopened, target: Path, drop_rows_below: int = 0) -> Exported:
+def write(run: Reopened, target: Path, drop_rows_below: int = 0, precision: str = FULL) -> Exported:
     """Write the folder, verify it in a new process, put it in place.
 
     drop_rows_below: also drop rows of fewer kept weights than this, which changes the function. Verified is then that
     the export computes what the stock model computes without those rows; what they cost is the metric's change.
+    precision "bf16": computed and stored in bfloat16, so logits differ; that, too, shows in the metric.
     """
     with beside(target) as folder:
         parts = shrink_run(run, drop_rows_below)
-        save(run, parts, folder)
-        checked = check(run, folder, run.model)
-        write_json(folder / ABOUT, describe(run, parts, checked))
+        about = describe(run, parts, "torch", precision)
+        tensors = parts.tensors
+        if precision == "bf16":
+            tensors = {name: t.bfloat16() if t.is_floating_point() else t for name, t in tensors.items()}
+        save_file(tensors, folder / TENSORS)
+        write_json(folder / ABOUT, about)
+        run.tokenizer.save_pretrained(folder)
+        checked = check(run, folder, run.model, TOLERANCE if precision == FULL else None)
+        write_json(folder / ABOUT, {**about, "metrics": checked.metrics, "max_difference": checked.difference})
     return exported(run, target, "compact", checked, parts)
 
 
@@ -68,18 +75,14 @@ def _drop_rows(weight: Tensor, below: int) -> int:
     return int(thin.sum())
 
 
-def save(run: Reopened, parts: Parts, folder: Path) -> None:
-    save_file(parts.tensors, folder / TENSORS)
-    write_json(folder / ABOUT, describe(run, parts, None))
-    run.tokenizer.save_pretrained(folder)
-
-
-def describe(run: Reopened, parts: Parts, checked: Checked | None) -> dict[str, Any]:
+def describe(run: Reopened, parts: Parts, runtime: str, precision: str) -> dict[str, Any]:
     """What compact.json says: how to build the model, where it comes from, and what was measured."""
     result = run.directory.result
     return {
         "format": FORMAT,
         "version": VERSION,
+        "runtime": runtime,
+        "precision": precision,
         "task": run.settings.task.name,
         "kind": run.settings.task.kind,
         "labels": run.labels,
@@ -92,8 +95,6 @@ def describe(run: Reopened, parts: Parts, checked: Checked | None) -> dict[str, 
         "dropped_rows": parts.dropped_rows,
         "metric": result.metric,
         "metrics_of_run": result.metrics,
-        "metrics": checked.metrics if checked else {},
-        "max_difference": checked.difference if checked else None,
         "architecture": dataclasses.asdict(parts.architecture),
     }
 

@@ -14,9 +14,12 @@ FORMATS = {
     "mask": "one small file: packed mask and head, over a shared base model",
     "hf": "stock Hugging Face folder, zeros in place; loads without smp",
     "compact": "smaller dense matrices of the same function (BERT-like models); loads with smp",
+    "onnx": "the compact model for onnxruntime",
 }
 # The formats that cut matrices down, and so may drop thin rows.
-SHRINKING = ("compact",)
+SHRINKING = ("compact", "onnx")
+FULL = "fp32"
+PRECISIONS = {"compact": (FULL, "bf16"), "onnx": (FULL, "int8")}
 
 # Largest difference of logits that an export may have, and dev examples that it is measured on.
 TOLERANCE = 1e-5
@@ -47,11 +50,12 @@ def export_run(
     data_dir: Path | None = None,
     overwrite: bool = False,
     drop_rows_below: int = 0,
+    precision: str = FULL,
 ) -> Exported:
     """Export a finished run as `format` to `output` (default: exports/RUN-FORMAT).
 
-    drop_rows_below: see `smpcli.export.compact`; for the formats that shrink. The export is written beside its
-    place, verified against the run, and moved there only when it passes. Raises UserError for an unknown format,
+    drop_rows_below, precision: see `smpcli.export.compact`; for the formats that shrink. The export is written beside
+    its place, verified against the run, and moved there only when it passes. Raises UserError for an unknown format,
     something that is no run, or a place that is taken.
     """
     if format not in FORMATS:
@@ -60,9 +64,19 @@ def export_run(
 
     if drop_rows_below and format not in SHRINKING:
         raise UserError(f"--drop-rows-below is for --format {' and '.join(SHRINKING)}, not for {format}")
-    options = {"drop_rows_below": drop_rows_below} if drop_rows_below else {}
+    if precision not in PRECISIONS.get(format, (FULL,)):
+        able = [f"--format {name}" for name, known in PRECISIONS.items() if precision in known]
+        raise (
+            UserError(f"--precision {precision} is for {' and '.join(able)}, not for {format}")
+            if able
+            else unknown("precision", precision, {one for known in PRECISIONS.values() for one in known})
+        )
+    options: dict[str, Any] = {}
+    if format in SHRINKING:
+        options = {"drop_rows_below": drop_rows_below, "precision": precision}
     module = import_module(f"smpcli.export.{format}")
-    target = output or Path("exports") / (run.resolve().name + module.SUFFIX)
+    suffix = module.SUFFIX + ("" if precision == FULL else f"-{precision}")
+    target = output or Path("exports") / (run.resolve().name + suffix)
     _check_target(target, format, overwrite)
     reopened = reopen(run, data_dir)
     exported: Exported = module.write(reopened, target, **options)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from smpcli.modeling.compact import CompactModel
 
-ABOUT, TENSORS = "compact.json", "model.safetensors"
+ABOUT, TENSORS, GRAPH = "compact.json", "model.safetensors", "model.onnx"
 FORMAT, VERSION = "smp-compact", 1
 
 #: "input_ids", "attention_mask" and, where the model has segments, "token_type_ids", each (batch, length) -> logits.
@@ -58,15 +58,48 @@ def load_compact(folder: Path) -> CompactModel:
         ) from error
 
 
-def load_export(path: Path) -> Runner:
-    """What runs an export on this machine's CPU. Raises UserError for what is none."""
+def load_export(path: Path, threads: int | None = None) -> Runner:
+    """What runs an export on this machine's CPU (with as many threads as torch has, or `threads`).
+
+    Raises UserError for what is none.
+    """
     import torch
 
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if read_about(path)["runtime"] == "onnx":
+        return _load_onnx(path / GRAPH, torch.get_num_threads())
     model = load_compact(path)
 
     def run(inputs: Mapping[str, Tensor]) -> Tensor:
         with torch.inference_mode():
             logits: Tensor = model(**inputs)
-        return logits
+        return logits.float()
+
+    return run
+
+
+def _load_onnx(file: Path, threads: int) -> Runner:
+    from smpcli.export.onnx import require_onnx
+
+    require_onnx()
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own exceptions have no base of their own
+        raise UserError(
+            one_line(f"damaged export {file}: onnxruntime can't load it ({error}); export it again")
+        ) from error
+    names = [wanted.name for wanted in session.get_inputs()]
+
+    def run(inputs: Mapping[str, Tensor]) -> Tensor:
+        given = dict(inputs)
+        if "token_type_ids" in names and "token_type_ids" not in given:
+            given["token_type_ids"] = torch.zeros_like(given["input_ids"])
+        return torch.from_numpy(session.run(["logits"], {name: given[name].numpy() for name in names})[0])
 
     return run

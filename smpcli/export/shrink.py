@@ -17,9 +17,6 @@ from torch import Tensor
 
 from smpcli.modeling.compact import ROLES, BlockSizes
 
-# Gathering inputs or scattering outputs pays from about this share of empty columns or rows on.
-WORTH_GATHERING = 0.1
-
 
 @dataclass(frozen=True)
 class Shrunk:
@@ -119,13 +116,13 @@ def _narrow(w: dict[str, Tensor]) -> dict[str, Tensor]:
     indices: dict[str, Tensor] = {}
     for leader, roles in (("query", ("query", "key", "value")), ("up", ("up",))):
         filled = _columns(torch.cat([w[role] for role in roles]))
-        if float(filled.double().mean()) <= 1 - WORTH_GATHERING:
+        if not filled.all():
             indices[f"{leader}.reads"] = filled.nonzero()[:, 0].int()
             for role in roles:
                 w[role] = w[role][:, filled]
     for role in ("output", "down"):
         filled = _rows(w[role])
-        if float(filled.double().mean()) <= 1 - WORTH_GATHERING:
+        if not filled.all():
             indices[f"{role}.writes"] = filled.nonzero()[:, 0].int()
             w[role] = w[role][filled]
     return indices

@@ -53,7 +53,7 @@ def reference(x: Tensor, mask: Tensor, w: dict[str, Tensor], b: dict[str, Tensor
 
 def check(w: dict[str, Tensor], b: dict[str, Tensor], n: dict[str, Tensor]) -> None:
     small = shrink(w, b, HEADS, gelu)
-    block, last = (CompactBlock({**small.tensors, **n}, small.sizes, gelu, 1e-5, last) for last in (False, True))
+    block, last = (CompactBlock({**small.tensors, **n}, small.sizes, "gelu", 1e-5, last) for last in (False, True))
     x = torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     bias = (1.0 - mask[:, None, None, :].double()) * torch.finfo(torch.float64).min
