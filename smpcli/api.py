@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smpcli.bench.infer import Report
     from smpcli.export.formats import Exported
     from smpcli.results.compare import Comparison
     from smpcli.results.rundir import RunDir
@@ -126,3 +127,36 @@ def export(
         drop_rows_below,
         precision,
     )
+
+
+def bench_infer(
+    *exports: str | Path,
+    batches: str | Sequence[int] = "1,8,32",
+    lengths: str | Sequence[int] = "16,32,128",
+    repeats: int = 10,
+    threads: int | None = None,
+) -> Report:
+    """Time exports beside the dense model that they come from; `.to_json()`, `.verdict()`, `.fastest()`."""
+    _quietly()
+    from smpcli.bench.infer import bench
+
+    return bench(
+        [Path(path) for path in exports],
+        _numbers(batches, "--batches"),
+        _numbers(lengths, "--lengths"),
+        repeats,
+        threads,
+    )
+
+
+def _numbers(given: str | Sequence[int], flag: str) -> list[int]:
+    from smpcli.errors import UserError
+
+    parts = given.split(",") if isinstance(given, str) else given
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"{flag} takes whole numbers from 1 up, with commas between them, not '{given}'")
+    return list(dict.fromkeys(numbers))

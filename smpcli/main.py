@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from smpcli import console, errors
-from smpcli.commands import compare, evaluate, export, listings, prune
+from smpcli.commands import bench, compare, evaluate, export, listings, prune
 
 app = typer.Typer(
     name="smp",
@@ -21,6 +21,7 @@ app.command("finetune")(prune.finetune)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)
+app.add_typer(bench.app, name="bench")
 app.command("methods")(listings.methods)
 app.command("tasks")(listings.tasks)
 app.command("recipes")(listings.recipes)

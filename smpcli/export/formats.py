@@ -14,10 +14,11 @@ FORMATS = {
     "mask": "one small file: packed mask and head, over a shared base model",
     "hf": "stock Hugging Face folder, zeros in place; loads without smp",
     "compact": "smaller dense matrices of the same function (BERT-like models); loads with smp",
+    "sparse": "the compact model on sparse kernels, where they are faster on this machine",
     "onnx": "the compact model for onnxruntime",
 }
 # The formats that cut matrices down, and so may drop thin rows.
-SHRINKING = ("compact", "onnx")
+SHRINKING = ("compact", "sparse", "onnx")
 FULL = "fp32"
 PRECISIONS = {"compact": (FULL, "bf16"), "onnx": (FULL, "int8")}
 

@@ -92,6 +92,8 @@ def build_graph(model: CompactModel) -> onnx.ModelProto:
     bias = g.add("Unsqueeze", bias, g.constant([1, 2]))
     for block in model.blocks:
         x = _block(g, x, bias, block, model.mask_id)  # type: ignore[arg-type]
+    if not model.blocks[-1].last:
+        x = _answer_position(g, x, model.mask_id)
     x = g.add("Squeeze", x, g.constant([1]))
     logits = _head(g, x, model.head)
     segments = model.embeddings.segment is not None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from smpcli.modeling.compact import CompactModel
+    from smpcli.modeling.sparse import SparseModel
 
 ABOUT, TENSORS, GRAPH = "compact.json", "model.safetensors", "model.onnx"
 FORMAT, VERSION = "smp-compact", 1
@@ -47,10 +48,15 @@ def load_compact(folder: Path) -> CompactModel:
 
     about = read_about(folder)
     try:
-        return CompactModel(Architecture.from_json(about["architecture"]), load_file(folder / TENSORS))
+        tensors = load_file(folder / TENSORS)
+        if about["runtime"] == "sparse":
+            from smpcli.export.sparse import expand
+
+            tensors = expand(tensors)
+        return CompactModel(Architecture.from_json(about["architecture"]), tensors)
     except FileNotFoundError:
         raise UserError(f"damaged export {folder}: {TENSORS} is missing") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             one_line(
                 f"damaged export {folder}: {TENSORS} and {ABOUT} don't fit each other ({error}); export it again"
@@ -67,9 +73,13 @@ def load_export(path: Path, threads: int | None = None) -> Runner:
 
     if threads is not None:
         torch.set_num_threads(threads)
-    if read_about(path)["runtime"] == "onnx":
-        return _load_onnx(path / GRAPH, torch.get_num_threads())
-    model = load_compact(path)
+    about = read_about(path)
+    if about.get("runtime") == "onnx":
+        return load_graph(path / GRAPH, torch.get_num_threads())
+    compact = load_compact(path)
+    model: torch.nn.Module = compact
+    if about["runtime"] == "sparse":
+        model = _on_sparse_kernels(compact, about)
 
     def run(inputs: Mapping[str, Tensor]) -> Tensor:
         with torch.inference_mode():
@@ -79,7 +89,18 @@ def load_export(path: Path, threads: int | None = None) -> Runner:
     return run
 
 
-def _load_onnx(file: Path, threads: int) -> Runner:
+def _on_sparse_kernels(model: CompactModel, about: dict[str, Any]) -> SparseModel:
+    """With the choices of the export where it was made on a machine like this one, else with new ones."""
+    from smpcli.export.sparse import machine
+    from smpcli.modeling.sparse import SparseModel
+
+    made = SparseModel(model)
+    made.choose(about.get("sparse_at") if about.get("machine") == machine() else None)
+    return made
+
+
+def load_graph(file: Path, threads: int) -> Runner:
+    """What runs an ONNX file of ours in onnxruntime."""
     from smpcli.export.onnx import require_onnx
 
     require_onnx()

@@ -120,12 +120,12 @@ class CompactBlock(Tensors):
         self.heads, self.neurons, self.last = len(sizes.value), tensors["up.weight"].shape[0], last
         self.activation, self.epsilon = activation, epsilon
 
-    def forward(self, x: Tensor, bias: Tensor, at: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, at: Tensor) -> Tensor:
         """x (batch, length, width), bias of scores (batch, 1, 1, length) -> (batch, length, width).
 
-        at: for the last block, the position of each text whose output is wanted, (batch,): then (batch, 1, width).
+        at: position of each text whose output is wanted of the last block, (batch,): that gives (batch, 1, width).
         """
-        here = x if at is None else x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
+        here = x[torch.arange(len(x), device=x.device), at].unsqueeze(1) if self.last else x
         if self.heads:
             mixed = self._attend(x, here, bias)
             here = here + linear(mixed, self.output_weight, self.output_bias)
@@ -252,18 +252,20 @@ class Head(Tensors):
 class CompactModel(nn.Module):
     """Token ids and masks (batch, length) -> logits (batch, labels), as `TaskModel` does; inference only.
 
-    tensors: "embeddings.…", "blocks.0.…", "head.…", each part as its class says.
+    tensors: "embeddings.…", "blocks.0.…", "head.…", each part as its class says. The head reads one position, so the
+    last block computes no other; all_positions: it does, as a stock model.
     Raises KeyError or RuntimeError for tensors that don't fit the architecture.
     """
 
-    def __init__(self, architecture: Architecture, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, architecture: Architecture, tensors: Mapping[str, Tensor], all_positions: bool = False
+    ) -> None:
         super().__init__()
         a = architecture
         self.embeddings = Embeddings(_under(tensors, "embeddings"), a.epsilon, a.padding_id)
+        last = None if all_positions else len(a.blocks) - 1
         self.blocks = nn.ModuleList(
-            CompactBlock(
-                _under(tensors, f"blocks.{index}"), sizes, a.activation, a.epsilon, index == len(a.blocks) - 1
-            )
+            CompactBlock(_under(tensors, f"blocks.{index}"), sizes, a.activation, a.epsilon, index == last)
             for index, sizes in enumerate(a.blocks)
         )
         self.head = Head(_under(tensors, "head"), a.head_activation, a.head_epsilon)
@@ -272,18 +274,26 @@ class CompactModel(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         x = self.embeddings(input_ids, token_type_ids)
-        bias = (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * torch.finfo(x.dtype).min
-        if self.mask_id is None:
-            at = torch.zeros_like(input_ids[:, 0])
-        else:
-            # argmax of a row without it is 0: the first token.
-            at = (input_ids == self.mask_id).int().argmax(1)
-        # The head reads one position, so the last block computes no other.
-        last = len(self.blocks) - 1
-        for index, block in enumerate(self.blocks):
-            x = block(x, bias, at if index == last else None)
+        bias = self.score_bias(attention_mask, x.dtype)
+        at = self.answer_position(input_ids)
+        for block in self.blocks:
+            x = block(x, bias, at)
+        if not self.blocks[-1].last:
+            x = x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
         logits: Tensor = self.head(x[:, 0])
         return logits
+
+    @staticmethod
+    def score_bias(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """What is added to attention scores: the lowest number at padding, else 0; (batch, 1, 1, length)."""
+        return (1.0 - attention_mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
+
+    def answer_position(self, input_ids: Tensor) -> Tensor:
+        """The one position of each text that the head reads, (batch,)."""
+        if self.mask_id is None:
+            return torch.zeros_like(input_ids[:, 0])
+        # argmax of a row without it is 0: the first token.
+        return (input_ids == self.mask_id).int().argmax(1)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

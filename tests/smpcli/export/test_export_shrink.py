@@ -58,8 +58,8 @@ def check(w: dict[str, Tensor], b: dict[str, Tensor], n: dict[str, Tensor]) -> N
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     bias = (1.0 - mask[:, None, None, :].double()) * torch.finfo(torch.float64).min
     expected = reference(x, mask, w, b, n)
-    torch.testing.assert_close(block(x, bias), expected, rtol=0, atol=1e-12)
     at = torch.tensor([3, 0])
+    torch.testing.assert_close(block(x, bias, at), expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(last(x, bias, at)[:, 0], expected[[0, 1], at], rtol=0, atol=1e-12)
 
 
