@@ -8,6 +8,7 @@ tokens.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -28,10 +29,12 @@ class Matrix:
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight, self.bias = weight.contiguous(), bias[:, None].contiguous()
         # 32-bit indices: MKL takes them as they are, others are converted at every product.
-        csr = weight.to_sparse_csr()
-        self.csr = torch.sparse_csr_tensor(
-            csr.crow_indices().int(), csr.col_indices().int(), csr.values(), csr.shape, check_invariants=False
-        )
+        with warnings.catch_warnings():
+            # torch calls the format a beta.
+            warnings.simplefilter("ignore", UserWarning)
+            csr = weight.to_sparse_csr()
+            rows, columns = csr.crow_indices().int(), csr.col_indices().int()
+            self.csr = torch.sparse_csr_tensor(rows, columns, csr.values(), csr.shape, check_invariants=False)
         self.sparse_at: dict[int, bool] = dict.fromkeys(TOKENS, False)
 
     def __call__(self, x: Tensor) -> Tensor:
