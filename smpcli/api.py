@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smpcli.bench.infer import Report
     from smpcli.bench.train import Timed
     from smpcli.export.formats import Exported
     from smpcli.export.ready import Ready
@@ -147,13 +148,25 @@ def export(
     output: str | Path | None = None,
     data_dir: str | Path | None = None,
     overwrite: bool = False,
+    drop_rows_below: int = 0,
+    precision: str = "fp32",
 ) -> Exported:
-    """Export a finished run; returns where it lies, its size, and what verifying it found."""
+    """Export a finished run; returns where it lies, its size, and what verifying it found.
+
+    drop_rows_below: for the formats that shrink, also drop rows of fewer kept weights than this (lossy).
+    precision: "bf16" (compact) or "int8" (onnx): smaller and, where the hardware has units for it, faster (lossy).
+    """
     _quietly()
     from smpcli.export.formats import export_run
 
     return export_run(
-        Path(run), format, Path(output) if output else None, Path(data_dir) if data_dir else None, overwrite
+        Path(run),
+        format,
+        Path(output) if output else None,
+        Path(data_dir) if data_dir else None,
+        overwrite,
+        drop_rows_below,
+        precision,
     )
 
 
@@ -205,3 +218,36 @@ def bench_train(
 
     case = Case(model or "minilm", batch_size, length, precision, device, sparsity, dict(settings or {}), threads)
     return time_methods(methods or list(registry.entries()), case, rounds, memory, on_round or (lambda done: None))
+
+
+def bench_infer(
+    *exports: str | Path,
+    batches: str | Sequence[int] = "1,8,32",
+    lengths: str | Sequence[int] = "16,32,128",
+    repeats: int = 10,
+    threads: int | None = None,
+) -> Report:
+    """Time exports beside the dense model that they come from; `.to_json()`, `.verdict()`, `.fastest()`."""
+    _quietly()
+    from smpcli.bench.infer import bench
+
+    return bench(
+        [Path(path) for path in exports],
+        _numbers(batches, "--batches"),
+        _numbers(lengths, "--lengths"),
+        repeats,
+        threads,
+    )
+
+
+def _numbers(given: str | Sequence[int], flag: str) -> list[int]:
+    from smpcli.errors import UserError
+
+    parts = given.split(",") if isinstance(given, str) else given
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"{flag} takes whole numbers from 1 up, with commas between them, not '{given}'")
+    return list(dict.fromkeys(numbers))

@@ -54,7 +54,7 @@ def commands() -> list[str]:
 
 
 def test_every_command_that_is_named_exists() -> None:
-    known = {command.name for command in app.registered_commands}
+    known = {command.name for command in [*app.registered_commands, *app.registered_groups]}
     assert commands()
     assert set(commands()) <= known
 

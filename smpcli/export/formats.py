@@ -6,11 +6,11 @@ in place (verify.py), `is_one(path)`: whether a path holds this format, and `loa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError, unknown
 
@@ -21,21 +21,30 @@ FORMATS = {
     "mask": "one small file: mask and head, over a base model that tasks share",
     "hf": "stock Hugging Face folder, zeros in place; loads without smp",
     "npy": "the mask alone, packed as SMP's authors release theirs",
+    "compact": "smaller dense matrices of the same function (BERT-like models); loads with smp",
+    "sparse": "the compact model on sparse kernels, where they are faster on this machine",
+    "onnx": "the compact model for onnxruntime",
 }
+# The formats that cut matrices down, and so may drop thin rows.
+SHRINKING = ("compact", "sparse", "onnx")
+FULL = "fp32"
+PRECISIONS = {"compact": (FULL, "bf16"), "onnx": (FULL, "int8")}
 
 
 @dataclass(frozen=True)
 class Exported:
     """What was written, and what a new process found in it; None where every bit was compared with the run's instead.
 
-    note: what whoever uses it should know.
+    about, remarks: what a format has to say of its own (e.g. the share of the matrices' area that is left), as values
+    and as lines to read.
     """
 
     path: Path
     format: str
     bytes: int
     verified: Verified | None
-    note: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def max_difference(self) -> float:
@@ -49,23 +58,46 @@ class Exported:
 
 
 def export_run(
-    run: Path, format: str, output: Path | None = None, data_dir: Path | None = None, overwrite: bool = False
+    run: Path,
+    format: str,
+    output: Path | None = None,
+    data_dir: Path | None = None,
+    overwrite: bool = False,
+    drop_rows_below: int = 0,
+    precision: str = FULL,
 ) -> Exported:
     """Export a finished run as `format` to `output` (default: exports/RUN-FORMAT).
 
-    The export is written beside its place, verified against the run, and moved there only when it passes.
-    Raises UserError for an unknown format, something that is no run, or a place that is taken.
+    drop_rows_below, precision: see `smpcli.export.compact`; for the formats that shrink. The export is written beside
+    its place, verified against the run, and moved there only when it passes. Raises UserError for an unknown format,
+    something that is no run, or a place that is taken.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, "`smp export --help` lists them")
     from smpcli.training.recompute import reopen
 
+    options = _options(format, drop_rows_below, precision)
     module = import_module(f"smpcli.export.{format}")
-    target = output or Path("exports") / (run.resolve().name + module.SUFFIX)
+    suffix = module.SUFFIX + ("" if precision == FULL else f"-{precision}")
+    target = output or Path("exports") / (run.resolve().name + suffix)
     _check_target(target, module, overwrite)
     reopened = reopen(run, data_dir)
-    exported: Exported = module.write(reopened, target)
+    exported: Exported = module.write(reopened, target, **options)
     return exported
+
+
+def _options(format: str, drop_rows_below: int, precision: str) -> dict[str, Any]:
+    """What `write` of a format takes beside run and target. Raises UserError for what isn't for this format."""
+    if drop_rows_below and format not in SHRINKING:
+        raise UserError(f"--drop-rows-below is for --format {' and '.join(SHRINKING)}, not for {format}")
+    if precision not in PRECISIONS.get(format, (FULL,)):
+        able = [f"--format {name}" for name, known in PRECISIONS.items() if precision in known]
+        raise (
+            UserError(f"--precision {precision} is for {' and '.join(able)}, not for {format}")
+            if able
+            else unknown("precision", precision, {one for known in PRECISIONS.values() for one in known})
+        )
+    return {"drop_rows_below": drop_rows_below, "precision": precision} if format in SHRINKING else {}
 
 
 def _check_target(target: Path, module: ModuleType, overwrite: bool) -> None:

@@ -31,9 +31,9 @@ def write(run: Reopened, target: Path) -> Exported:
         if not all(torch.equal(found[name], mask) for name, mask in masks.items()):
             raise RuntimeError("the masks that were written are not the run's")
         head = run.model.head
-        note = "" if head == "words" else f"it holds the mask alone: the run's {head} head is not in it"
+        note = () if head == "words" else (f"it holds the mask alone: the run's {head} head is not in it",)
         # Every bit was compared, so no logits were.
-        return Exported(target, "npy", fresh.stat().st_size, None, note)
+        return Exported(target, "npy", fresh.stat().st_size, None, remarks=note)
 
 
 def is_one(path: Path) -> bool:

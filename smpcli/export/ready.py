@@ -53,9 +53,9 @@ class Ready(nn.Module):
         return cls(model, tokenizer, about.task, about.labels, about.max_length, about.pairs, about.stride)
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        """Token ids and masks (batch, length) -> logits (batch, labels), of a span task (batch, 2, length)."""
+        """Token ids and masks (batch, length) -> float32 logits (batch, labels), of spans (batch, 2, length)."""
         logits: Tensor = self.model(**inputs)
-        return logits
+        return logits.float()
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Texts (or pairs of them) as inputs of `forward`, padded to the longest: name -> (batch, length)."""
@@ -82,7 +82,7 @@ class Ready(nn.Module):
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
         """Logits of texts in one batch, on the CPU in float32: (texts, labels). Not of span tasks: see `windows`."""
         inputs = {name: tensor.to(self._device) for name, tensor in self.encode(texts, pairs).items()}
-        return self(**inputs).float().cpu()  # type: ignore[no-any-return]
+        return self(**inputs).cpu()  # type: ignore[no-any-return]
 
     @property
     def _device(self) -> torch.device:

@@ -49,7 +49,7 @@ def _parts(model: Ready, texts: list[str], pairs: list[str] | None, batches: lis
         raise RuntimeError(f"the export makes {len(windows)} windows of the contexts, not {sum(map(len, batches))}")
     for batch in batches:
         with torch.no_grad():
-            yield model(**windows.collate(batch)[0]).float()
+            yield model(**windows.collate(batch)[0])
 
 
 if __name__ == "__main__":

