@@ -111,6 +111,10 @@ class Pruner:
         """Kept weights of each layer; they must sum to `kept`. Default: the same density everywhere."""
         return uniform_counts([layer.weight.numel() for layer in layers], kept)
 
+    def restrict(self, layers: Sequence[MaskedLayer], counts: list[int], density: float) -> list[int]:
+        """A last word on `counts`, between `allocate` and `select`; their sum must stay. Default: as they are."""
+        return counts
+
     def select(self, layer: MaskedLayer, kept: int) -> Tensor:
         """The mask of a layer with exactly `kept` ones, bool (out, in). Default: the highest scores."""
         return top_k_mask(self.score(layer), kept)

@@ -110,7 +110,7 @@ def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float, dtype
     dtype: of W', where a training step computes in another than W's; it saves autocast the conversion.
     """
     kept = kept_weights(density, sum(layer.weight.numel() for layer in layers))
-    counts = pruner.allocate(layers, kept)
+    counts = pruner.restrict(layers, pruner.allocate(layers, kept), density)
     if sum(counts) != kept:
         raise PrunerError(f"method '{pruner.name}' allocates {sum(counts):,} weights where {kept:,} are to remain")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from pruners.base import Pruner, PrunerSettings, setting
 from pruners.masking import LayerStatistics, MaskedLayer
+from pruners.registry import PrunerError
 from pruners.schedule import cubic_rise
+from pruners.structure import Channels
 
 
 @dataclass
@@ -24,6 +27,9 @@ class ScoredSettings(PrunerSettings):
     factored: bool = setting(False, "learn a score for each row and column beside each weight's own")
     scores_lr: float = setting(2e-2, "peak learning rate of the scores", 0)
     penalty: float = setting(0.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
+    structure: float = setting(
+        1.0, "largest fraction of neurons and head dimensions that keep weights, for compact exports; 1: any", 0.01, 1
+    )
 
 
 class ScoredPruner(Pruner):
@@ -32,6 +38,15 @@ class ScoredPruner(Pruner):
     trains_scores = True
     Settings: ClassVar[type[PrunerSettings]] = ScoredSettings
     settings: ScoredSettings
+
+    def __init__(self, settings: PrunerSettings | None = None) -> None:
+        super().__init__(settings)
+        self.channels: Channels | None = None
+        self.final_density = 0.0
+
+    @property
+    def own_selection(self) -> bool:
+        return type(self).select is not ScoredPruner.select
 
     @property
     def needs_statistics(self) -> bool:
@@ -53,6 +68,32 @@ class ScoredPruner(Pruner):
         if not mean:
             return torch.zeros_like(layer.weight)
         return self.settings.init_scale * (importance / mean - 1)
+
+    def density(self, progress: float, final: float) -> float:
+        if final > self.settings.structure:
+            raise PrunerError(
+                f"structure={self.settings.structure:g} has no room for {final:.0%} of the weights: give at least "
+                f"structure={final:g}, or a higher sparsity"
+            )
+        self.final_density = final
+        return super().density(progress, final)
+
+    def restrict(self, layers: Sequence[MaskedLayer], counts: list[int], density: float) -> list[int]:
+        """With `structure`, the fraction of channels falls from 1 to it as the density falls to its final value."""
+        final, structure = self.final_density, self.settings.structure
+        if structure == 1:
+            return counts
+        if self.channels is None:
+            self.channels = Channels(layers)
+        left = (density - final) / (1 - final)
+        return self.channels.restrict(
+            layers, [self.score(layer) for layer in layers], counts, structure + (1 - structure) * left
+        )
+
+    def select(self, layer: MaskedLayer, kept: int) -> Tensor:
+        if self.channels is None:
+            return super().select(layer, kept)
+        return self.channels.select(layer, self.score(layer), kept)
 
     def penalty_weight(self, progress: float) -> float:
         return cubic_rise(progress, self.settings.penalty)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smpcli.bench.infer import Report
     from smpcli.bench.train import Timed
     from smpcli.export.formats import Exported
+    from smpcli.export.ready import Ready
     from smpcli.results.compare import Comparison
     from smpcli.results.inspection import Inspection
     from smpcli.results.rundir import RunDir
@@ -167,14 +169,49 @@ def export(
     output: str | Path | None = None,
     data_dir: str | Path | None = None,
     overwrite: bool = False,
+    drop_rows_below: int = 0,
+    precision: str = "fp32",
 ) -> Exported:
-    """Export a finished run; returns where it lies, its size, and the largest logit difference."""
+    """Export a finished run; returns where it lies, its size, and what verifying it found.
+
+    drop_rows_below: for the formats that shrink, also drop rows of fewer kept weights than this (lossy).
+    precision: "bf16" (compact) or "int8" (onnx): smaller and, where the hardware has units for it, faster (lossy).
+    """
     _quietly()
     from smpcli.export.formats import export_run
 
     return export_run(
-        Path(run), format, Path(output) if output else None, Path(data_dir) if data_dir else None, overwrite
+        Path(run),
+        format,
+        Path(output) if output else None,
+        Path(data_dir) if data_dir else None,
+        overwrite,
+        drop_rows_below,
+        precision,
     )
+
+
+def predict(*exports: str | Path, texts: Iterable[str], model: str | None = None) -> Iterator[dict[str, Any]]:
+    """One answer for each text and each export, in that order: "text", "task", and what `Ready.predict` gives.
+
+    exports: a run's folder or an export, or several mask files over one base model, which is then loaded once.
+    texts: for tasks on pairs (questions and their contexts), both texts with a tab between them. Raises UserError.
+    """
+    _quietly()
+    from smpcli.export.predict import answers
+
+    return answers([Path(path) for path in exports], texts, model)
+
+
+def load(path: str | Path, model: str | None = None) -> Ready:
+    """A ready torch module from a run's folder or an export: `load(path).predict(["a text"])`.
+
+    model: where the base model is, for a mask whose base lies elsewhere than when it was made. Raises UserError.
+    """
+    _quietly()
+    from smpcli.export.loading import load as load_any
+
+    return load_any(path, model)
 
 
 def bench_train(
@@ -265,3 +302,36 @@ def estimate_sweep(
     engines.check("local", workers, None)
     runs = plan_sweep(file, output=output, settings=settings)
     return runs, estimate(runs, Path(output), workers or 1, calibrate)
+
+
+def bench_infer(
+    *exports: str | Path,
+    batches: str | Sequence[int] = "1,8,32",
+    lengths: str | Sequence[int] = "16,32,128",
+    repeats: int = 10,
+    threads: int | None = None,
+) -> Report:
+    """Time exports beside the dense model that they come from; `.to_json()`, `.verdict()`, `.fastest()`."""
+    _quietly()
+    from smpcli.bench.infer import bench
+
+    return bench(
+        [Path(path) for path in exports],
+        _numbers(batches, "--batches"),
+        _numbers(lengths, "--lengths"),
+        repeats,
+        threads,
+    )
+
+
+def _numbers(given: str | Sequence[int], flag: str) -> list[int]:
+    from smpcli.errors import UserError
+
+    parts = given.split(",") if isinstance(given, str) else given
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"{flag} takes whole numbers from 1 up, with commas between them, not '{given}'")
+    return list(dict.fromkeys(numbers))

@@ -48,6 +48,15 @@ def data_json(value: Any) -> None:
     data(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def data_line(value: Any) -> None:
+    """A result as one line of JSON, on stdout."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # Some readers end a line at these, too.
+    for end in "\x85\u2028\u2029":
+        text = text.replace(end, f"\\u{ord(end):04x}")
+    data(text)
+
+
 def show(renderable: Any) -> None:
     """A rich table or text on stdout, as wide as the terminal (100 columns where there is none)."""
     from rich.console import Console

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from smpcli import console, errors
-from smpcli.commands import bench, compare, doctor, evaluate, export, inspect, listings, prune, sweep
+from smpcli.commands import bench, compare, doctor, evaluate, export, inspect, listings, predict, prune, sweep
 
 app = typer.Typer(
     name="smp",
@@ -24,6 +24,7 @@ app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)
 app.command("sweep")(sweep.sweep)
 app.command("export")(export.export)
+app.command("predict")(predict.predict)
 app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 app.command("methods")(listings.methods)

@@ -194,6 +194,12 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner], sources:
         )
     except ValidationError as error:
         raise invalid(error, sources) from None
+    structure: float = getattr(method, "structure", 1.0)
+    if structure < 1 - run.sparsity:
+        raise UserError(
+            f"structure={structure:g} has no room for {1 - run.sparsity:.0%} of the weights: give at least "
+            f"structure={1 - run.sparsity:g}, or a higher sparsity"
+        )
     return Settings(run.model_copy(update=updates), method, task, pruner)
 
 

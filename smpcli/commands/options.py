@@ -32,6 +32,9 @@ Recipe = Annotated[
         help="Recipe (`smp recipes`), or a yaml file such as a run's settings.", autocompletion=completion.recipes
     ),
 ]
+BaseModel = Annotated[
+    str | None, typer.Option("--model", help="Where a mask's base model is, if elsewhere than when it was exported.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

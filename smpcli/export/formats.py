@@ -1,65 +1,108 @@
-"""Export formats: name -> the file of this folder that writes it. A new format is a new file and a line here."""
+"""Export formats: name -> the file of this folder that writes and loads it. A new one is a file and a line here.
+
+A format's file has SUFFIX (of the default name), `write(run, target) -> Exported`, which verifies before anything is
+in place (verify.py), `is_one(path)`: whether a path holds this format, and `load(path, model) -> Ready`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError, unknown
 from smpcli.files import exclusive
-from smpcli.results.rundir import is_run
+
+if TYPE_CHECKING:
+    from smpcli.export.verify import Verified
 
 FORMATS = {
-    "mask": "one small file: packed mask and head, over a shared base model",
+    "mask": "one small file: mask and head, over a base model that tasks share",
     "hf": "stock Hugging Face folder, zeros in place; loads without smp",
     "npy": "the mask alone, packed as SMP's authors release theirs",
+    "compact": "smaller dense matrices of the same function (BERT-like models); loads with smp",
+    "sparse": "the compact model on sparse kernels, where they are faster on this machine",
+    "onnx": "the compact model for onnxruntime",
 }
-
-
-# Largest difference of logits that an export may have (of logits above 1: this part of the largest), and dev examples
-# that it is measured on.
-TOLERANCE = 1e-5
-CHECKED_EXAMPLES = 128
+# The formats that cut matrices down, and so may drop thin rows.
+SHRINKING = ("compact", "sparse", "onnx")
+FULL = "fp32"
+PRECISIONS = {"compact": (FULL, "bf16"), "onnx": (FULL, "int8")}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. max_difference: largest difference between the export's logits and the run's.
+    """What was written, and what a new process found in it; None where every bit was compared with the run's instead.
 
-    examples: how many it was measured on, 0 where bits were compared instead. note: what whoever uses it should know.
+    about, remarks: what a format has to say of its own (e.g. the share of the matrices' area that is left), as values
+    and as lines to read.
     """
 
     path: Path
     format: str
     bytes: int
-    max_difference: float
-    examples: int
-    note: str = ""
+    verified: Verified | None
+    about: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def max_difference(self) -> float:
+        """Largest difference between the export's logits (or bits) and the run's."""
+        return self.verified.difference if self.verified else 0.0
+
+    @property
+    def examples(self) -> int:
+        """Examples that logits were compared on; 0 where bits were."""
+        return self.verified.examples if self.verified else 0
 
 
 def export_run(
-    run: Path, format: str, output: Path | None = None, data_dir: Path | None = None, overwrite: bool = False
+    run: Path,
+    format: str,
+    output: Path | None = None,
+    data_dir: Path | None = None,
+    overwrite: bool = False,
+    drop_rows_below: int = 0,
+    precision: str = FULL,
 ) -> Exported:
     """Export a finished run as `format` to `output` (default: exports/RUN-FORMAT).
 
-    The export is written beside its place, verified against the run, and moved there only when it passes.
-    Raises UserError for an unknown format, something that is no run, or a place that is taken.
+    drop_rows_below, precision: see `smpcli.export.compact`; for the formats that shrink. The export is written beside
+    its place, verified against the run, and moved there only when it passes. Raises UserError for an unknown format,
+    something that is no run, or a place that is taken.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, "`smp export --help` lists them")
     from smpcli.training.recompute import reopen
 
+    options = _options(format, drop_rows_below, precision)
     module = import_module(f"smpcli.export.{format}")
-    target = output or Path("exports") / (run.resolve().name + module.SUFFIX)
-    _check_target(target, format, overwrite)
+    suffix = module.SUFFIX + ("" if precision == FULL else f"-{precision}")
+    target = output or Path("exports") / (run.resolve().name + suffix)
+    _check_target(target, module, overwrite)
     reopened = reopen(run, data_dir)
     with exclusive(target):
-        exported: Exported = module.write(reopened, target)
+        exported: Exported = module.write(reopened, target, **options)
     return exported
 
 
-def _check_target(target: Path, format: str, overwrite: bool) -> None:
+def _options(format: str, drop_rows_below: int, precision: str) -> dict[str, Any]:
+    """What `write` of a format takes beside run and target. Raises UserError for what isn't for this format."""
+    if drop_rows_below and format not in SHRINKING:
+        raise UserError(f"--drop-rows-below is for --format {' and '.join(SHRINKING)}, not for {format}")
+    if precision not in PRECISIONS.get(format, (FULL,)):
+        able = [f"--format {name}" for name, known in PRECISIONS.items() if precision in known]
+        raise (
+            UserError(f"--precision {precision} is for {' and '.join(able)}, not for {format}")
+            if able
+            else unknown("precision", precision, {one for known in PRECISIONS.values() for one in known})
+        )
+    return {"drop_rows_below": drop_rows_below, "precision": precision} if format in SHRINKING else {}
+
+
+def _check_target(target: Path, module: ModuleType, overwrite: bool) -> None:
     """Refuse a place that can't be written, is taken, or holds anything but an export of this format."""
     from smpcli.training.plan import check_output
 
@@ -68,23 +111,7 @@ def _check_target(target: Path, format: str, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UserError(f"{target} exists already: name another place with --output, or add --overwrite")
-    # A stock folder holds files only, its config.json among them; a mask is a file.
-    if format == "hf":
-        alike = target.is_dir() and (target / "config.json").is_file() and not is_run(target)
-        alike = alike and all(entry.is_file() for entry in target.iterdir())
-    else:
-        alike = target.is_file()
+    # Our folders hold files only.
+    alike = module.is_one(target) and (target.is_file() or all(entry.is_file() for entry in target.iterdir()))
     if not alike:
         raise UserError(f"{target} is no export that --overwrite may replace: name another place with --output")
-
-
-def check_difference(difference: float, largest: float = 1.0) -> None:
-    """Refuse an export whose logits are not the run's; `largest` of these is what 32 bits are exact to.
-
-    Raises UserError.
-    """
-    if not difference <= TOLERANCE * max(1.0, largest):
-        raise UserError(
-            f"export refused: its logits differ from the run's by {difference:.2e}, more than {TOLERANCE:g}; "
-            "`smp eval` on the run tells whether the run itself is sound"
-        )

@@ -65,14 +65,32 @@ def _found(name: str) -> str:
     return path
 
 
-def load_tokenizer(name: str) -> Any:
+def weights_file(name: str) -> Path | None:
+    """The one file that holds a model's weights, where they are in one file and on this machine."""
+    folder = Path(model_path(name))
+    if folder.is_dir():
+        return folder / "model.safetensors" if (folder / "model.safetensors").is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "model.safetensors")
+    return Path(found) if isinstance(found, str) else None
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """The tokenizer of a model; of an export where `name` is a Path, which needn't hold a stock model.
+
+    Raises `UserError`.
+    """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_found(name), use_fast=True, trust_remote_code=False)
+        place = str(name) if isinstance(name, Path) else _found(name)
+        tokenizer = AutoTokenizer.from_pretrained(place, use_fast=True, trust_remote_code=False)
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's file makes of the library
+        if isinstance(name, Path):
+            raise UserError(one_line(f"damaged export {name}: its tokenizer can't be loaded ({error})")) from error
         raise cannot_load(name, error) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Without its files, transformers makes one to which every word is unknown.

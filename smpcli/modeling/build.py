@@ -9,6 +9,7 @@ from smpcli.modeling.backbone import load_config, load_pretrained, unsupported
 from smpcli.modeling.heads import TaskModel, output_layer, word_ids
 from smpcli.modeling.layers import make_linear
 from smpcli.modeling.spans import SpanModel
+from smpcli.tasks.task import OUTPUTS
 
 if TYPE_CHECKING:
     from smpcli.settings import RunSettings
@@ -67,10 +68,14 @@ def _words_model(
                 f"{settings.model} has no trained language-model head for label words: use --set head=prototype"
             )
         return None
-    ids = word_ids(tokenizer, task.words, _outputs(task, labels), task.name)
-    if task.kind == "span":
+    ids = word_ids(tokenizer, task.words, output_names(task.kind, labels or task.labels), task.name)
+    return _words_form(backbone, task.kind, ids, tokenizer.mask_token_id)
+
+
+def _words_form(backbone: Any, kind: str, ids: list[int], mask_id: int | None) -> TaskModel:
+    if kind == "span":
         return SpanModel(backbone, "words", set(), ids)
-    return TaskModel(backbone, "words", set(), ids, tokenizer.mask_token_id, is_decoder(config))
+    return TaskModel(backbone, "words", set(), ids, mask_id, is_decoder(backbone.config))
 
 
 def _language_class(config: Any) -> Any:
@@ -93,25 +98,51 @@ def reads_words(settings: RunSettings, task: Task, config: Any) -> bool:
 
 
 def _sequence_model(settings: RunSettings, task: Task, labels: list[str], tokenizer: Any, config: Any) -> TaskModel:
-    _name_labels(config, task, labels)
+    head = "prototype" if settings.head == "auto" else settings.head
+    return _sequence_form(settings.model, task.kind, head, labels or task.labels, tokenizer, config)
+
+
+def _sequence_form(name: str, kind: str, head: str, labels: list[str], tokenizer: Any, config: Any) -> TaskModel:
+    _name_labels(config, kind, labels)
     if is_decoder(config):
         # Its stock class finds the last token by the padding behind it.
         config.pad_token_id = tokenizer.pad_token_id
-    backbone, missing = load_pretrained(_stock_class(task), settings.model, config)
-    head = "prototype" if settings.head == "auto" else settings.head
+    backbone, missing = load_pretrained(_stock_class(kind), name, config)
     # Prototypes replace the output layer even where the checkpoint brings one.
-    name, layer = output_layer(backbone)
-    own = missing | {f"{name}.{part}" for part, _ in layer.named_parameters()}
-    if task.kind == "span":
+    output, layer = output_layer(backbone)
+    own = missing | {f"{output}.{part}" for part, _ in layer.named_parameters()}
+    if kind == "span":
         return SpanModel(backbone, head, own)
     return TaskModel(backbone, head, own, last=is_decoder(config))
 
 
-def _stock_class(task: Task) -> Any:
+def _stock_class(kind: str) -> Any:
     """The stock class that has a head of its own for this kind of task."""
     from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
-    return AutoModelForQuestionAnswering if task.kind == "span" else AutoModelForSequenceClassification
+    return AutoModelForQuestionAnswering if kind == "span" else AutoModelForSequenceClassification
+
+
+def rebuild(
+    name: str,
+    tokenizer: Any,
+    kind: str,
+    head: str,
+    labels: list[str],
+    word_ids: list[int] | None = None,
+    mask_id: int | None = None,
+) -> TaskModel:
+    """The model that `build_model` made, from what an export says of it.
+
+    kind: of the task; labels: of a classification. Raises UserError where the base model has no place for them.
+    """
+    config = load_config(name)
+    if word_ids is None:
+        return _sequence_form(name, kind, head, labels, tokenizer, config)
+    backbone, missing = load_pretrained(_language_class(config), name, config)
+    if missing or max(word_ids) >= config.vocab_size:
+        raise UserError(f"{name} has no trained language-model head for these label words: name the right base model")
+    return _words_form(backbone, kind, word_ids, mask_id)
 
 
 def outline(settings: RunSettings, task: Task, config: Any) -> Any:
@@ -120,8 +151,8 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
 
     words = reads_words(settings, task, config)
     if not words:
-        _name_labels(config, task, task.labels)
-    auto_class = _language_class(config) if words else _stock_class(task)
+        _name_labels(config, task.kind, task.labels)
+    auto_class = _language_class(config) if words else _stock_class(task.kind)
     try:
         with torch.device("meta"):
             return make_linear(auto_class.from_config(config, trust_remote_code=False))
@@ -129,18 +160,18 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
         raise unsupported(config, error) from error
 
 
-def _outputs(task: Task, labels: list[str]) -> list[str]:
-    """What a head's outputs are called; labels: as counted in the data, of a classification."""
-    return labels if labels and task.kind == "classification" else task.outputs
+def output_names(kind: str, labels: list[str]) -> list[str]:
+    """What a head's outputs are called; labels: of a classification."""
+    return OUTPUTS.get(kind, labels)
 
 
-def _name_labels(config: Any, task: Task, labels: list[str]) -> None:
-    names = _outputs(task, labels)
+def _name_labels(config: Any, kind: str, labels: list[str]) -> None:
+    names = output_names(kind, labels)
     config.num_labels = len(names)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
-    if task.kind != "span":
-        config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
+    if kind != "span":
+        config.problem_type = "regression" if kind == "regression" else "single_label_classification"
 
 
 def set_dropout(config: Any, rate: float) -> None:

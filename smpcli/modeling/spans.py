@@ -23,7 +23,7 @@ class SpanModel(TaskModel):
         super().__init__(backbone, head, own_names)
         self.word_ids = word_ids
         if word_ids is not None:
-            _only_rows(backbone.get_output_embeddings(), word_ids)
+            _only_rows(backbone.get_output_embeddings(), self)
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Token ids and masks (batch, length) -> logits (batch, 2, length)."""
@@ -36,15 +36,15 @@ class SpanModel(TaskModel):
         return logits.transpose(1, 2)
 
 
-def _only_rows(decoder: Any, ids: list[int]) -> None:
-    """Have the MLM decoder compute these words alone: at every token the whole vocabulary is most of the work.
+def _only_rows(decoder: Any, model: SpanModel) -> None:
+    """Have the MLM decoder compute the model's words alone: at every token the whole vocabulary is most of the work.
 
     Only `forward` is replaced, so names, tying and saving of its parameters stay as they are. An architecture that
     doesn't call its output embeddings gives the whole vocabulary all the same.
     """
     if isinstance(decoder, nn.Linear):
         decoder.forward = lambda hidden: linear(  # type: ignore[method-assign, assignment]
-            hidden, decoder.weight[ids], None if decoder.bias is None else decoder.bias[ids]
+            hidden, decoder.weight[model.word_ids], None if decoder.bias is None else decoder.bias[model.word_ids]
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,13 +38,39 @@ def pack(masks: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list
 
     packed, shapes = {}, {}
     for name, mask in masks.items():
-        if mask.dtype != torch.bool:
-            raise TypeError(f"mask '{name}' is {mask.dtype}, not bool")
-        if mask.numel() == 0 or not 1 <= mask.dim() <= _MAX_DIMENSIONS:
-            raise ValueError(f"mask '{name}' has the shape {list(mask.shape)}")
+        _check(name, mask)
         packed[name] = torch.from_numpy(np.packbits(mask.detach().cpu().numpy().reshape(-1)))
         shapes[name] = list(mask.shape)
     return packed, shapes
+
+
+def compress(masks: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]], dict[str, str]]:
+    """Payload (uint8) and shape of each mask, each in its shortest code, and the codes that aren't packed bits.
+
+    Errors as for `write_masks`.
+    """
+    import torch
+
+    from smpcli.results.maskcode import PACKED, encode
+
+    payloads, shapes, codes = {}, {}, {}
+    for name, mask in masks.items():
+        _check(name, mask)
+        code, payload = encode(mask.detach().cpu().numpy())
+        payloads[name] = torch.from_numpy(payload.copy())
+        shapes[name] = list(mask.shape)
+        if code != PACKED:
+            codes[name] = code
+    return payloads, shapes, codes
+
+
+def _check(name: str, mask: Tensor) -> None:
+    import torch
+
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask '{name}' is {mask.dtype}, not bool")
+    if mask.numel() == 0 or not 1 <= mask.dim() <= _MAX_DIMENSIONS:
+        raise ValueError(f"mask '{name}' has the shape {list(mask.shape)}")
 
 
 def write_described(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -61,6 +86,18 @@ def write_described(path: Path, tensors: Mapping[str, Tensor], about: Mapping[st
             raise UserError(f"can't write {path}: {one_line(str(error))}") from error
 
 
+def is_described(path: Path, format: str) -> bool:
+    """Whether a file says that it is of this format, whatever else is in it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})[_KEY])
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError):
+        return False
+    return isinstance(about, dict) and about.get("format") == format
+
+
 def read_masks(path: Path) -> dict[str, Tensor]:
     """Read masks as boolean tensors, sorted by name. Raises `UserError`."""
     masks, rest, _ = read_described(path, FORMAT, VERSION)
@@ -74,11 +111,13 @@ def read_described(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """Masks (bool), other tensors and description of a file written by `write_described`, sorted by name.
 
-    Shapes are checked against the bytes that are there before anything is unpacked. Raises `UserError`.
+    Masks are packed bits, or in the code that "codes" names (maskcode.py). Shapes are checked against the bytes that
+    are there before anything is unpacked. Raises `UserError`.
     """
-    import numpy as np
     import torch
     from safetensors import SafetensorError, safe_open
+
+    from smpcli.results.maskcode import PACKED, decode
 
     def damaged(reason: str) -> UserError:
         return UserError(one_line(f"damaged {what} {path}: {reason}"))
@@ -90,18 +129,21 @@ def read_described(
             names = sorted(file.keys())
             if not shapes.keys() <= set(names):
                 raise damaged("the names of its shapes and of its matrices differ")
+            codes = about.get("codes", {})
+            if not isinstance(codes, dict) or not codes.keys() <= shapes.keys():
+                raise damaged("its codes are of other matrices")
             masks = {}
             for name in sorted(shapes):
-                stored, shape = file.get_slice(name), shapes[name]
-                size = math.prod(shape)
+                stored = file.get_slice(name)
                 if stored.get_dtype() != "U8":
-                    raise damaged(f"'{name}' is {stored.get_dtype()}, not packed bits (U8)")
-                if stored.get_shape() != [(size + 7) // 8]:
-                    raise damaged(f"'{name}' of shape {shape} doesn't fit its {stored.get_shape()} bytes")
-                bits = np.unpackbits(file.get_tensor(name).numpy())
-                if bits[size:].any():
-                    raise damaged(f"'{name}' has bits set beyond its last weight")
-                masks[name] = torch.from_numpy(bits[:size].view(np.bool_).reshape(shape))
+                    raise damaged(f"'{name}' is {stored.get_dtype()}, not bytes (U8)")
+                if len(stored.get_shape()) != 1:
+                    raise damaged(f"'{name}' doesn't fit: its bytes have the shape {stored.get_shape()}")
+                try:
+                    mask = decode(codes.get(name, PACKED), file.get_tensor(name).numpy(), shapes[name])
+                except ValueError as error:
+                    raise damaged(f"'{name}' of shape {shapes[name]}: {error}") from None
+                masks[name] = torch.from_numpy(mask)
             return masks, {name: file.get_tensor(name) for name in names if name not in shapes}, about
     except FileNotFoundError:
         raise UserError(f"there is no {what} {path}") from None

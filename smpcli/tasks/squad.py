@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Questions:
-    """Parallel lists, one entry a question. Every question has at least one answer; the first one is trained on."""
+    """Parallel lists, one entry a question. The first answer is trained on; those only asked of a model have none."""
 
     ids: list[str]
     questions: list[str]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smpcli.tasks.task import metric_name
 from smpcli.training.batches import Encoded, evaluation_order
-from smpcli.training.spans import EncodedSpans, answers_of
+from smpcli.training.spans import EncodedSpans, answers_from, answers_of
 
 EVALUATION_BATCH = 64
 
@@ -55,17 +55,44 @@ def evaluate(
     model: nn.Module, dev: dict[str, Encoded], metrics: list[str], regression: bool, device: torch.device
 ) -> Evaluation:
     """The task's metrics on each dev split; those of a split not just called "dev" end in its name."""
+    return _measured(
+        {
+            split: answers_of(model, encoded, device)
+            if isinstance(encoded, EncodedSpans)
+            else predictions_of(logits_of(model, encoded, device), regression)
+            for split, encoded in dev.items()
+        },
+        dev,
+        metrics,
+    )
+
+
+def evaluate_logits(
+    logits: dict[str, Tensor], dev: dict[str, Encoded], metrics: list[str], regression: bool
+) -> Evaluation:
+    """The same from each dev split's logits: (examples, labels), or (windows, 2, length) of spans."""
+    return _measured(
+        {
+            split: answers_from([(range(len(encoded)), logits[split])], encoded)
+            if isinstance(encoded, EncodedSpans)
+            else predictions_of(logits[split], regression)
+            for split, encoded in dev.items()
+        },
+        dev,
+        metrics,
+    )
+
+
+def _measured(predictions: dict[str, Predictions], dev: dict[str, Encoded], metrics: list[str]) -> Evaluation:
     from smpcli.tasks.metrics import compute, compute_answers
 
     values: dict[str, float] = {}
-    predictions: dict[str, Predictions] = {}
     for split, encoded in dev.items():
+        guesses: Any = predictions[split]
         if isinstance(encoded, EncodedSpans):
-            answers = answers_of(model, encoded, device)
-            predictions[split], found = answers, compute_answers(metrics, answers, encoded.questions.texts)
+            found = compute_answers(metrics, guesses, encoded.questions.texts)
         else:
-            guesses = predictions_of(logits_of(model, encoded, device), regression)
-            predictions[split], found = guesses, compute(metrics, guesses, encoded.labels.tolist())
+            found = compute(metrics, guesses, encoded.labels.tolist())
         values |= {metric_name(name, split): value for name, value in found.items()}
     return Evaluation(values, predictions)
 

@@ -15,7 +15,7 @@ from smpcli.results.rundir import RunDir
 if TYPE_CHECKING:
     from smpcli.modeling.heads import TaskModel
     from smpcli.settings import Settings
-    from smpcli.tasks.data import DevData
+    from smpcli.tasks.data import DevData, Rows
     from smpcli.training.batches import Encoded
 
 
@@ -40,7 +40,7 @@ class Recomputed:
 
 @dataclass(frozen=True)
 class Reopened:
-    """A finished run in memory again: the pruned model, and its dev data as it was then."""
+    """A finished run in memory again: the pruned model, and its dev data as it was then, as tokens and as rows."""
 
     directory: RunDir
     settings: Settings
@@ -48,6 +48,7 @@ class Reopened:
     model: TaskModel
     tokenizer: Any
     dev: dict[str, Encoded]
+    rows: dict[str, Rows]
 
 
 def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
@@ -65,7 +66,7 @@ def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
         load_config(settings.model)
     model, tokenizer = restore(directory, settings, data.labels)
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
-    return Reopened(directory, settings, data.labels, model, tokenizer, dev)
+    return Reopened(directory, settings, data.labels, model, tokenizer, dev, data.dev)
 
 
 def _settings_and_data(directory: RunDir, data_dir: Path | None) -> tuple[Settings, DevData]:

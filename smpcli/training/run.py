@@ -315,7 +315,7 @@ def _result(
             "kept": count,
             "trained": sum(weight.numel() for weight in session.weights),
         },
-        "task_bytes": sum(size for name, size in files.items() if name.endswith(".safetensors")),
+        "task_bytes": _task_bytes(session, files),
         "files": files,
         "method": {"report": session.pruner.report(session.layers)},
         "data": {
@@ -340,6 +340,15 @@ def _result(
         },
         "warnings": warnings,
     }
+
+
+def _task_bytes(session: Session, files: dict[str, int]) -> int:
+    """What storing the task costs: head, trained weights, and the mask as the mask format holds it."""
+    from smpcli.results.masks import compress
+
+    payloads, _, _ = compress({layer.name: layer.mask for layer in session.layers})
+    rest = sum(size for name, size in files.items() if name in ("head.safetensors", "weights.safetensors"))
+    return rest + sum(payload.numel() for payload in payloads.values())
 
 
 def _command() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from smpcli.errors import UserError
 from smpcli.training.batches import Encoded, evaluation_order
+from smpcli.training.tokens import INPUTS
 
 if TYPE_CHECKING:
     from smpcli.tasks.squad import Questions
@@ -41,14 +43,7 @@ def encode_questions(tokenizer: Any, questions: Questions, max_length: int, stri
 
     A question is cut to 64 tokens. Raises `UserError` where it leaves no room for more than `stride` tokens.
     """
-    asked = tokenizer(questions.questions, add_special_tokens=False, return_offsets_mapping=True)
-    longest = max(map(len, asked["input_ids"]))
-    texts = questions.questions
-    if longest > QUESTION_TOKENS:
-        longest = QUESTION_TOKENS
-        # Up to where its 64th token ends.
-        ends = [max((end for _, end in places[:longest]), default=0) for places in asked["offset_mapping"]]
-        texts = [text[:end] for text, end in zip(texts, ends, strict=True)]
+    texts, longest = cut_questions(tokenizer, questions.questions)
     room = max_length - longest - tokenizer.num_special_tokens_to_add(pair=True)
     if room <= stride:
         raise UserError(
@@ -73,14 +68,26 @@ def encode_questions(tokenizer: Any, questions: Questions, max_length: int, stri
         places[[part != 1 for part in found.sequence_ids(window)]] = -1
         offsets.append(places)
         labels[window] = _tokens_of(places, questions, owner)
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in found]
+    names = [name for name in INPUTS if name in found]
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
     columns = {name: found[name] for name in names}
     return EncodedSpans(columns, torch.from_numpy(labels), padding, questions, owners, offsets)
 
 
+def cut_questions(tokenizer: Any, questions: list[str]) -> tuple[list[str], int]:
+    """The questions, each up to where its 64th token ends, and the tokens of the longest."""
+    asked = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
+    longest = max(map(len, asked["input_ids"]))
+    if longest <= QUESTION_TOKENS:
+        return questions, longest
+    ends = [max((end for _, end in places[:QUESTION_TOKENS]), default=0) for places in asked["offset_mapping"]]
+    return [text[:end] for text, end in zip(questions, ends, strict=True)], QUESTION_TOKENS
+
+
 def _tokens_of(places: np.ndarray, questions: Questions, owner: int) -> tuple[int, int]:
     """First and last token of the question's first answer in a window, or 0, 0 where it isn't whole in it."""
+    if not questions.answers[owner]:
+        return 0, 0
     answer = questions.answers[owner][0]
     start = answer.start + len(answer.text) - len(answer.text.lstrip())
     end = answer.start + len(answer.text.rstrip())
@@ -98,10 +105,21 @@ def answers_of(model: nn.Module, encoded: EncodedSpans, device: torch.device) ->
     """The model's answer to each question: the best of the best spans of all its windows."""
     training = model.training
     model.eval()
-    best: list[list[tuple[float, str]]] = [[] for _ in range(len(encoded.questions))]
+    answers = answers_from(_logits_of(model, encoded, device), encoded)
+    model.train(training)
+    return answers
+
+
+def _logits_of(model: nn.Module, encoded: EncodedSpans, device: torch.device) -> Iterator[tuple[list[int], Tensor]]:
     for indices in evaluation_order(encoded, SPAN_BATCH):
         inputs, _ = encoded.collate(indices)
-        logits = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).float().cpu()
+        yield indices, model(**{name: tensor.to(device) for name, tensor in inputs.items()}).float().cpu()
+
+
+def answers_from(parts: Iterable[tuple[Sequence[int], Tensor]], encoded: EncodedSpans) -> list[str]:
+    """The answer to each question, from logits (windows, 2, length) in parts: which windows, and theirs."""
+    best: list[list[tuple[float, str]]] = [[] for _ in range(len(encoded.questions))]
+    for indices, logits in parts:
         if not logits.isfinite().all():
             raise UserError("the model predicts NaN or infinity: training diverged; take a lower learning rate")
         for window, row in zip(indices, logits, strict=True):
@@ -109,7 +127,6 @@ def answers_of(model: nn.Module, encoded: EncodedSpans, device: torch.device) ->
             context = encoded.questions.contexts[owner]
             for score, first, last in best_spans(row[:, : len(places)], places):
                 best[owner].append((score, context[places[first, 0] : places[last, 1]].strip()))
-    model.train(training)
     # Neither the order of windows nor that of equal scores decides: the earliest text in the alphabet does.
     return [min(found, key=lambda pair: (not pair[1], -pair[0], pair[1]))[1] if found else "" for found in best]
 

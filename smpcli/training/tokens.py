@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,26 +30,33 @@ Columns = dict[str, list[list[int]]]
 
 # Fewer examples are tokenised in the time that it takes to look for their file.
 WORTHWHILE = 1000
-NAMES = ("input_ids", "attention_mask", "token_type_ids")
+# What of a tokenizer's output the models are given.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _LENGTHS, _DIGEST = "lengths", "sha256"
 
 
 def tokenise(tokenizer: Any, examples: Examples, max_length: int) -> Columns:
     """The model's input columns of all examples, cut to `max_length` tokens; from the cache where they are in it."""
-    texts, pairs = examples.texts, examples.pairs
-    if pairs is not None and not tokenizer.num_special_tokens_to_add(pair=True):
-        # GPT-2 and kin put nothing between two texts: the last word of one would run into the first of the other.
-        pairs = [f"\n{text}" for text in pairs]
+    texts, pairs = examples.texts, second_texts(tokenizer, examples.pairs)
     path = _cache_file(tokenizer, texts, pairs, max_length)
     columns = _read(path, len(examples)) if path is not None else None
     if columns is None:
         encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=True)
-        columns = {name: encoded[name] for name in NAMES if name in encoded}
+        columns = {name: encoded[name] for name in INPUTS if name in encoded}
         if path is not None:
             # A cache that can't be written costs time, not the run.
             with suppress(UserError):
                 _write(path, columns)
     return columns
+
+
+def second_texts(tokenizer: Any, pairs: Sequence[str] | None) -> list[str] | None:
+    """The second texts as the tokenizer needs them to keep them apart from the first ones."""
+    if pairs is None:
+        return None
+    # GPT-2 and kin put nothing between two texts: the last word of one would run into the first of the other.
+    apart = tokenizer.num_special_tokens_to_add(pair=True)
+    return list(pairs) if apart else [f"\n{text}" for text in pairs]
 
 
 def _cache_file(tokenizer: Any, texts: list[str], pairs: list[str] | None, max_length: int) -> Path | None:
@@ -96,7 +103,7 @@ def _read(path: Path, examples: int) -> Columns | None:
     spans = list(zip([0, *ends[:-1]], ends, strict=True))
     columns = {}
     # In the tokenizer's own order, which becomes that of the model's inputs.
-    for name in NAMES:
+    for name in INPUTS:
         if name in arrays:
             flat = arrays[name].tolist()
             columns[name] = [flat[start:end] for start, end in spans]

@@ -1,0 +1,46 @@
+"""From a run's folder or an export to a module that is ready to use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smpcli.errors import UserError, one_line
+from smpcli.export.formats import FORMATS
+from smpcli.results.rundir import RunDir, is_run
+
+if TYPE_CHECKING:
+    from smpcli.export.ready import Ready
+
+
+def load(path: str | Path, model: str | None = None) -> Ready:
+    """A ready module from a run's folder or an export of any format, on the CPU.
+
+    model: where the base model is, for what doesn't hold it and was made where it lay elsewhere.
+    Raises UserError for anything else, for a damaged export, and for another base model than the export's.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(one_line(f"there is no run or export {path}"))
+    if is_run(path):
+        return _from_run(path, model)
+    for name in FORMATS:
+        module = import_module(f"smpcli.export.{name}")
+        if module.is_one(path):
+            ready: Ready = module.load(path, model)
+            return ready
+    raise UserError(one_line(f"{path} is neither a run's folder nor an export of smp: `smp export RUN` makes one"))
+
+
+def _from_run(path: Path, model: str | None) -> Ready:
+    from smpcli.export.ready import Ready
+    from smpcli.modeling.restore import restore
+    from smpcli.settings import resolve
+
+    directory = RunDir.open(path)
+    settings = resolve(flags={**directory.settings, **({"model": model} if model else {})})
+    task = settings.task
+    pruned, tokenizer = restore(directory, settings, task.labels)
+    stride = settings.stride if task.kind == "span" else None
+    return Ready(pruned, tokenizer, task.name, task.labels, settings.max_length, task.pair is not None, stride)

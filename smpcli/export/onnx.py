@@ -1,0 +1,99 @@
+"""The compact model for onnxruntime: float32, or with matrices and embeddings in 8 bits."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from smpcli.errors import UserError, one_line
+from smpcli.export.about import format_of, read_about
+from smpcli.export.compact import VERSION, describe_and_verify, details, exported, folder_for, shrink_run
+from smpcli.export.formats import FULL, Exported
+from smpcli.export.ready import Ready
+from smpcli.modeling.backbone import load_tokenizer
+from smpcli.modeling.compact import CompactModel
+from smpcli.training.recompute import Reopened
+
+SUFFIX = "-onnx"
+FORMAT = "onnx"
+GRAPH = "model.onnx"
+
+
+def require_onnx() -> None:
+    """Raises UserError where the packages of the extra `onnx` are missing."""
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"this needs the package {' and '.join(missing)}: pip install 'smp-prune[onnx]'")
+
+
+def write(run: Reopened, target: Path, drop_rows_below: int = 0, precision: str = FULL) -> Exported:
+    """Write the folder, run it in onnxruntime in a new process over the dev data, put it in place.
+
+    precision "int8": dynamic quantisation, so logits differ; what that costs is the metric's change.
+    """
+    require_onnx()
+    with folder_for(target) as folder:
+        parts = shrink_run(run, drop_rows_below)
+        write_graph(CompactModel(parts.architecture, parts.tensors), folder / GRAPH, precision)
+        verified = describe_and_verify(run, folder, FORMAT, details(parts, precision))
+        return exported(run, target, folder, FORMAT, verified, parts)
+
+
+def is_one(path: Path) -> bool:
+    return path.is_dir() and format_of(path) == FORMAT
+
+
+def load(path: Path, model: str | None = None) -> Ready:
+    """The folder's own graph; it needs no base, so `model` changes nothing."""
+    about = read_about(path, FORMAT, VERSION)
+    return Ready.of(about, load_model(path), load_tokenizer(path))
+
+
+def load_model(path: Path) -> GraphModel:
+    """The graph alone, without the tokenizer, on as many threads as torch has."""
+    return GraphModel(path / GRAPH, torch.get_num_threads())
+
+
+class GraphModel(nn.Module):
+    """An ONNX file of ours in onnxruntime: token ids and masks (batch, length) -> logits (batch, labels)."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        super().__init__()
+        require_onnx()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        try:
+            self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its own exceptions have no base of their own
+            raise UserError(
+                one_line(f"damaged export {file}: onnxruntime can't load it ({error}); export it again")
+            ) from error
+        self.names = [wanted.name for wanted in self.session.get_inputs()]
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        if "token_type_ids" in self.names and "token_type_ids" not in inputs:
+            inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+        return torch.from_numpy(self.session.run(["logits"], {name: inputs[name].numpy() for name in self.names})[0])
+
+
+def write_graph(model: CompactModel, path: Path, precision: str) -> None:
+    """Write a model as an ONNX file."""
+    import onnx
+
+    from smpcli.export.graph import build_graph
+
+    graph = build_graph(model)
+    if precision == FULL:
+        onnx.save(graph, path)
+        return
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # It advises, at the level of warnings, to prepare graphs that come from elsewhere.
+    logging.getLogger().setLevel(logging.ERROR)
+    quantize_dynamic(graph, path, weight_type=QuantType.QInt8, per_channel=True)

@@ -1,0 +1,173 @@
+"""A limit on channels: exact counts, weights in the best channels only, and the choice of a slow reference."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pruners import registry
+from pruners.masking import MaskedLayer, refresh
+from pruners.registry import PrunerError
+from pruners.structure import Channels, find_channels
+from smpcli import UserError
+from smpcli.modeling.layers import find_prunable
+from smpcli.settings import resolve
+
+MakeLayers = Callable[..., list[MaskedLayer]]
+KINDS = [
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+]
+SHAPES = [(8, 8)] * 4 + [(12, 8), (8, 12)]
+CHANNELS = 2 * (8 + 8 + 12)
+# Which axis of a matrix is the channel.
+AXIS = {"attention.output.dense": 1, "output.dense": 1}
+
+
+@pytest.fixture
+def blocks(make_layers: MakeLayers) -> list[MaskedLayer]:
+    """Two blocks of six matrices with random scores."""
+    layers = []
+    for block in range(2):
+        made = make_layers(SHAPES, KINDS, seed=block)
+        layers += [MaskedLayer(f"layer.{block}.{layer.kind}", layer.kind, layer.module) for layer in made]
+    draw = torch.Generator().manual_seed(5)
+    for layer in layers:
+        layer.learn_scores(torch.randn(layer.weight.shape, generator=draw, dtype=torch.float64), factored=False)
+    return layers
+
+
+def alive(layers: list[MaskedLayer]) -> list[Tensor]:
+    """For each pair of matrices that share channels, which hold a weight in either."""
+    found = []
+    for index in range(0, len(layers), 2):
+        rows = [layer.mask.any(1 - AXIS.get(layer.kind, 0)) for layer in layers[index : index + 2]]
+        found.append(rows[0] | rows[1])
+    return found
+
+
+@pytest.mark.parametrize("method", ["smp", "movement", "soft-movement"])
+@pytest.mark.parametrize("structure", [0.1, 0.25, 0.5, 1.0])
+def test_no_more_channels_than_asked_for_hold_the_same_number_of_weights(
+    blocks: list[MaskedLayer], method: str, structure: float
+) -> None:
+    pruner = registry.load(method)
+    made = pruner(pruner.Settings(structure=structure))
+    density = made.density(1.0, 0.05)
+    refresh(made, blocks, density)
+    total = sum(layer.weight.numel() for layer in blocks)
+    assert sum(int(layer.mask.sum()) for layer in blocks) == int(0.05 * total)
+    assert sum(int(part.sum()) for part in alive(blocks)) <= structure * CHANNELS
+
+
+def excess(scores: list[list[float]], kept: int, axis: int) -> list[float]:
+    """Row or column sums of what the `kept` highest scores exceed the lowest of them by, written plainly."""
+    threshold = sorted(itertools.chain(*scores), reverse=True)[kept - 1]
+    lines = scores if axis == 0 else list(zip(*scores, strict=True))
+    return [sum(score - threshold for score in line if score > threshold) for line in lines]
+
+
+def test_the_channels_are_those_that_would_be_missed_most(blocks: list[MaskedLayer]) -> None:
+    counts = [9, 5, 7, 6, 11, 10] * 2
+    scores = [layer.score() for layer in blocks]
+    channels = Channels(blocks)
+    left = channels.restrict(blocks, scores, counts, 0.3)
+    values = []
+    for index in range(0, len(blocks), 2):
+        one, other = (excess(scores[i].tolist(), counts[i], AXIS.get(blocks[i].kind, 0)) for i in (index, index + 1))
+        values += [((index, place), a + b) for place, (a, b) in enumerate(zip(one, other, strict=True))]
+    best = {key for key, _ in sorted(values, key=lambda item: -item[1])[: int(0.3 * CHANNELS)]}
+    assert sum(left) == sum(counts)
+    for index, layer in enumerate(blocks):
+        chosen, axis = channels.chosen[layer.name]
+        assert axis == AXIS.get(layer.kind, 0)
+        assert {(index - index % 2, place) for place in chosen.nonzero()[:, 0].tolist()} == {
+            key for key in best if key[0] == index - index % 2
+        }
+        mask = channels.select(layer, scores[index], left[index])
+        inside = [
+            (score, row, column)
+            for row, line in enumerate(scores[index].tolist())
+            for column, score in enumerate(line)
+            if chosen[row if axis == 0 else column]
+        ]
+        kept = {(row, column) for _, row, column in sorted(inside, reverse=True)[: left[index]]}
+        assert {(row, column) for row, column in mask.nonzero().tolist()} == kept
+
+
+def test_the_fraction_falls_with_the_density(blocks: list[MaskedLayer]) -> None:
+    """Halfway between dense and final, the limit is halfway between all channels and `structure`."""
+    pruner = registry.load("smp")
+    made = pruner(pruner.Settings(structure=0.2, schedule="linear", ramp_end=1.0))
+    density = made.density(0.5, 0.1)
+    assert density == pytest.approx(0.55)
+    refresh(made, blocks, density)
+    assert sum(int(part.sum()) for part in alive(blocks)) == int(0.6 * CHANNELS)
+
+
+def test_full_channels_hand_their_surplus_on(blocks: list[MaskedLayer]) -> None:
+    """Where the weights just fit, every weight of the chosen channels stays."""
+    pruner = registry.load("smp")
+    made = pruner(pruner.Settings(structure=0.25))
+    refresh(made, blocks, made.density(1.0, 0.25))
+    assert sum(int(part.sum()) for part in alive(blocks)) == CHANNELS // 4
+    for layer, part in zip(blocks, [part for part in alive(blocks) for _ in range(2)], strict=True):
+        assert int(layer.mask.sum()) == int(part.sum()) * 8
+
+
+def test_a_limit_without_room_is_refused_before_anything_is_loaded() -> None:
+    pruner = registry.load("smp")
+    with pytest.raises(PrunerError, match="no room for 50%"):
+        pruner(pruner.Settings(structure=0.25)).density(0.0, 0.5)
+    with pytest.raises(UserError, match=r"structure=0\.25 has no room"):
+        resolve(flags={"task": "sst2", "sparsity": 0.5, "structure": 0.25})
+
+
+def test_blocks_of_another_form_are_refused(make_layers: MakeLayers) -> None:
+    with pytest.raises(PrunerError, match="structure needs blocks"):
+        find_channels(make_layers([(4, 4), (8, 4), (4, 8)], ["self_attn.qkv", "mlp.up", "mlp.down"]))
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra", "mpnet"])
+def test_every_bert_like_architecture_has_three_pairs_a_block(pico: Any, name: str) -> None:
+    import transformers as hf
+
+    model = hf.AutoModel.from_pretrained(pico(name))
+    layers = [MaskedLayer(m.name, m.kind, m.module) for m in find_prunable(model, model.config)]
+    pairs = find_channels(layers)
+    assert len(pairs) == 3 * model.config.num_hidden_layers
+    last = {(layers[pair.first].kind.split(".")[-1], layers[pair.second].kind.split(".")[-1]) for pair in pairs}
+    names = {
+        "distilbert": {("q_lin", "k_lin"), ("v_lin", "out_lin"), ("lin1", "lin2")},
+        "mpnet": {("q", "k"), ("v", "o"), ("dense", "dense")},
+    }
+    assert last == names.get(name, {("query", "key"), ("value", "dense"), ("dense", "dense")})
+
+
+def test_a_channel_that_fell_can_come_back(blocks: list[MaskedLayer]) -> None:
+    pruner = registry.load("smp")
+    made = pruner(pruner.Settings(structure=0.2))
+    made.density(1.0, 0.05)
+    refresh(made, blocks, 0.05)
+    fallen = int((~alive(blocks)[0]).nonzero()[0])
+    for layer in blocks[:2]:
+        assert layer.scores is not None
+        layer.scores.data[fallen] += 100
+    refresh(made, blocks, 0.05)
+    assert alive(blocks)[0][fallen]
+
+
+def test_nothing_changes_without_a_limit(blocks: list[MaskedLayer]) -> None:
+    pruner = registry.load("movement")
+    made = pruner(pruner.Settings())
+    assert made.restrict(blocks, [3] * 12, 0.5) == [3] * 12
+    assert made.channels is None
