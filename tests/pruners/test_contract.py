@@ -292,7 +292,7 @@ def test_result_json_is_complete(run: Run, sentiment: Any, pico: Any, method: st
         "training": "steps batch_size seconds_per_step metric_history",
         "environment": "smp python torch transformers platform device threads",
     }
-    assert set(result) == {*keys, "schema", "metric", "metrics", "task_bytes", "files"}
+    assert set(result) == {*keys, "schema", "metric", "metrics", "task_bytes", "files", "warnings"}
     for block, names in keys.items():
         assert set(names.split()) <= set(result[block]), block
     assert result["schema"] == 1
