@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,13 @@ def load_tokenizer(name: str | Path) -> Any:
 
     Raises `UserError`.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PretrainedConfig
 
     try:
         place = str(name) if isinstance(name, Path) else _found(name)
+        with suppress(OSError, ValueError):
+            # The tokenizer's own reader may build the configuration, too; what has none is its business.
+            check_config(PretrainedConfig.get_config_dict(place)[0], str(name))
         tokenizer = AutoTokenizer.from_pretrained(place, use_fast=True, trust_remote_code=False)
     except UserError:
         raise

@@ -67,7 +67,7 @@ CASES = [
     case(f"prun {OWN}", "prun", "Did you mean 'prune'", "--help"),
     case(f"finetune {OWN} --sparsity 0.5", "--sparsity", "finetune --help"),
     case("methods smpp", "did you mean 'smp'?"),
-    case("export {run} --format onnx", "unknown format 'onnx'", "hf, mask", "`smp export --help`"),
+    case("export {run} --format tflite", "unknown format 'tflite'", "hf, mask", "`smp export --help`"),
     case("export {run} --format maks", "did you mean 'mask'?"),
     # -- sparsity
     *(
@@ -215,7 +215,7 @@ CASES = [
     case("export {run} --format ", "unknown format ''"),
     case("compare --csv {bad}/none.csv", "Missing argument", "compare --help"),
     case("compare {bad}/none {results}", "isn't there"),
-    case("compare {results} --sort mean", "--sort", "compare --help"),
+    case("compare {results} --sort mean2", "unknown column 'mean2'", "did you mean 'mean'?"),
     case("-x", "-x", "--help"),
     case("--verson", "--version", "--help"),
     # -- a file of one's own
