@@ -8,8 +8,8 @@ a head costs time by being there.
 
 Weights are still chosen one by one. Of each matrix's scores, the part above its threshold (the score of its last kept
 weight) is summed over a channel: what the channel would be missed for. The channels with the highest sums may keep
-weights, and those of the others are spent again among them. The straight-through gradient reaches every score, so what
-fell can come back.
+weights, and those of the others are spent again among them. The straight-through gradient reaches every score, so
+what fell can come back.
 """
 
 from __future__ import annotations

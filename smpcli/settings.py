@@ -155,9 +155,10 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner]) -> Setti
         )
     except ValidationError as error:
         raise invalid(error) from None
-    if getattr(method, "structure", 1) < 1 - run.sparsity:
+    structure = getattr(method, "structure", 1)
+    if structure < 1 - run.sparsity:
         raise UserError(
-            f"structure={method.structure:g} has no room for {1 - run.sparsity:.0%} of the weights: give at least "
+            f"structure={structure:g} has no room for {1 - run.sparsity:.0%} of the weights: give at least "
             f"structure={1 - run.sparsity:g}, or a higher sparsity"
         )
     return Settings(run.model_copy(update=updates), method, task, pruner)
