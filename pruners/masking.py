@@ -39,13 +39,15 @@ class LayerStatistics:
 class MaskedLayer:
     """One prunable matrix: the module that holds it, W, M and, where learned, the scores S.
 
-    name: path in the model; kind: path inside its block (SMP-S groups by it); W, M, S: (out, in).
+    name: path in the model; kind: path inside its block (SMP-S groups by it); heads: of the block's attention (0: not
+    known); W, M, S: (out, in).
     With factored scores, what is ranked is S_ij + r_i + c_j. `scores` always holds that sum: `row` (out, 1) and
     `column` (1, in) hold only what the last optimiser step adds to r and c, until `fold_factors` adds it to `scores`.
     """
 
-    def __init__(self, name: str, kind: str, module: nn.Module) -> None:
+    def __init__(self, name: str, kind: str, module: nn.Module, heads: int = 0) -> None:
         self.name = name
+        self.heads = heads
         self.kind = kind
         self.module = module
         self.weight: Tensor = module.weight.detach().clone()  # type: ignore[operator]

@@ -28,7 +28,7 @@ class ScoredSettings(PrunerSettings):
     scores_lr: float = setting(2e-2, "peak learning rate of the scores", 0)
     penalty: float = setting(0.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
     structure: float = setting(
-        1.0, "largest fraction of neurons and head dimensions that keep weights, for compact exports; 1: any", 0.01, 1
+        1.0, "largest fraction of neurons and heads that keep weights, for small fast exports; 1: any", 0.01, 1
     )
 
 

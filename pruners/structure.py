@@ -1,14 +1,15 @@
-"""Channels: a limit on how many neurons and head dimensions keep a weight, so that whole rows and columns fall away.
+"""Channels: a limit on how many neurons and heads keep weights, so that whole rows and columns fall away.
 
 A channel is what one matrix of a block writes and another reads: a neuron of the feed-forward part (row of the first
 matrix, column of the second), a value dimension of a head (row of "value", column of the attention's output), a
 query-key dimension of a head (row of "query" and of "key"). The two matrices share it: it lives or falls in both, and
-what falls can be cut out of both without changing what the model computes.
+what falls can be cut out of both without changing what the model computes. The dimensions of a head fall together, as
+a head costs time by being there.
 
 Weights are still chosen one by one. Of each matrix's scores, the part above its threshold (the score of its last kept
 weight) is summed over a channel: what the channel would be missed for. The channels with the highest sums may keep
-weights, and those of the others are spent again among them. The straight-through gradient reaches every score, so a
-channel that fell can come back.
+weights, and those of the others are spent again among them. The straight-through gradient reaches every score, so
+what fell can come back.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 from pruners.allocation import round_to_total
 from pruners.masking import MaskedLayer
 from pruners.registry import PrunerError
-from pruners.selection import top_k_mask
+from pruners.selection import ScoreError, top_k_mask
 
 # The pairs of matrices that share channels, by the ends of their kinds in the architectures that have them, and the
 # axis that is the channel in each: 0 rows, 1 columns.
@@ -46,30 +47,48 @@ class Shared:
     second: int
     second_axis: int
 
+    @property
+    def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (self.first, self.first_axis), (self.second, self.second_axis)
 
-def find_channels(layers: Sequence[MaskedLayer]) -> list[Shared]:
-    """The pairs of layers that share channels; every layer is in one. Raises PrunerError where that isn't so."""
+
+def find_channels(layers: Sequence[MaskedLayer]) -> list[tuple[Shared, Shared, Shared]]:
+    """For each block its pairs of layers: query and key, value and output, the two of the feed-forward part.
+
+    Raises PrunerError for layers of another architecture.
+    """
     blocks: dict[str, list[int]] = {}
     for index, layer in enumerate(layers):
         blocks.setdefault(layer.name.removesuffix(layer.kind), []).append(index)
-    found: list[Shared] = []
+    found = []
     for members in blocks.values():
-        for first_names, first_axis, second_names, second_axis in _PAIRS:
-            first, second = _named(layers, members, first_names), _named(layers, members, second_names)
-            if first is None or second is None:
-                continue
-            if layers[first].weight.shape[first_axis] == layers[second].weight.shape[second_axis]:
-                found.append(Shared(first, first_axis, second, second_axis))
-    if 2 * len(found) != len(layers):
-        raise PrunerError(
-            "structure needs blocks of query, key, value, output and two feed-forward matrices, as in BERT, RoBERTa, "
-            "DistilBERT, ELECTRA or MPNet: leave it out for this model"
-        )
-    return found
+        pairs = [_pair(layers, members, *names) for names in _PAIRS]
+        if len(members) != 2 * len(_PAIRS) or None in pairs:
+            raise PrunerError(
+                "structure needs blocks of query, key, value, output and two feed-forward matrices, as in BERT, "
+                "RoBERTa, DistilBERT, ELECTRA or MPNet: leave it out for this model"
+            )
+        found.append(tuple(pairs))
+    return found  # type: ignore[return-value]
+
+
+def _pair(
+    layers: Sequence[MaskedLayer],
+    members: Sequence[int],
+    first_names: tuple[str, ...],
+    first_axis: int,
+    second_names: tuple[str, ...],
+    second_axis: int,
+) -> Shared | None:
+    first, second = _named(layers, members, first_names), _named(layers, members, second_names)
+    if first is None or second is None:
+        return None
+    same = layers[first].weight.shape[first_axis] == layers[second].weight.shape[second_axis]
+    return Shared(first, first_axis, second, second_axis) if same else None
 
 
 def _named(layers: Sequence[MaskedLayer], members: Sequence[int], names: tuple[str, ...]) -> int | None:
-    """The layer of a block whose kind is of these names; "attention.output.dense" is no "output.dense"."""
+    """The layer of a block whose kind ends in one of the names; "attention.output.dense" is no "output.dense"."""
     for index in members:
         kind = layers[index].kind
         if kind.endswith(names) and (names is not _DOWN or not kind.endswith(_OUTPUT)):
@@ -81,8 +100,7 @@ class Channels:
     """Which channels may keep weights, chosen anew at every refresh of the masks."""
 
     def __init__(self, layers: Sequence[MaskedLayer]) -> None:
-        self.pairs = find_channels(layers)
-        self.sizes = [layers[pair.first].weight.shape[pair.first_axis] for pair in self.pairs]
+        self.blocks = find_channels(layers)
         self.chosen: dict[str, tuple[Tensor, int]] = {}
 
     def restrict(
@@ -93,19 +111,27 @@ class Channels:
         scores: what is ranked, (out, in) of each layer; counts: what each would keep without a limit; fraction: of
         all channels, at most this many keep weights (more only where the weights wouldn't fit into them).
         """
-        total, kept = sum(self.sizes), sum(counts)
-        fitting = math.ceil(kept * total / sum(score.numel() for score in scores))
-        values = [
-            _excess(scores[pair.first], counts[pair.first], pair.first_axis)
-            + _excess(scores[pair.second], counts[pair.second], pair.second_axis)
-            for pair in self.pairs
-        ]
-        best = top_k_mask(torch.cat(values), max(int(fraction * total), fitting))
+        # Units are what falls as a whole: first the heads of a block, then its neurons.
+        values, costs = [], []
+        for query_key, value_output, neurons in self.blocks:
+            heads = max(1, layers[query_key.first].heads)
+            in_heads = [_missed(pair, scores, counts).view(heads, -1) for pair in (query_key, value_output)]
+            attention = torch.cat(in_heads, 1)
+            values += [attention.mean(1), _missed(neurons, scores, counts)]
+            costs += [attention.shape[1]] * heads + [1] * len(values[-1])
+        total = sum(costs)
+        fitting = math.ceil(sum(counts) * total / sum(score.numel() for score in scores))
+        alive = _afford(torch.cat(values), costs, max(int(fraction * total), fitting), fitting)
+        parts = iter(torch.split(alive, [len(part) for part in values]))
         capacity = [0] * len(layers)
-        for pair, mask, size in zip(self.pairs, torch.split(best, self.sizes), self.sizes, strict=True):
-            for index, axis in ((pair.first, pair.first_axis), (pair.second, pair.second_axis)):
-                self.chosen[layers[index].name] = mask, axis
-                capacity[index] = int(mask.sum()) * (scores[index].numel() // size)
+        for query_key, value_output, neurons in self.blocks:
+            of_heads, of_neurons = next(parts), next(parts)
+            for pair, units in ((query_key, of_heads), (value_output, of_heads), (neurons, of_neurons)):
+                for index, axis in pair.sides:
+                    size = scores[index].shape[axis]
+                    mask = units.repeat_interleave(size // len(units))
+                    self.chosen[layers[index].name] = mask, axis
+                    capacity[index] = int(mask.sum()) * (scores[index].numel() // size)
         return _fit(counts, capacity)
 
     def select(self, layer: MaskedLayer, scores: Tensor, kept: int) -> Tensor:
@@ -119,6 +145,12 @@ class Channels:
         return mask
 
 
+def _missed(pair: Shared, scores: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
+    """What each channel of a pair would be missed for, (channels,): its scores' excess in both matrices."""
+    one, other = (_excess(scores[index], counts[index], axis) for index, axis in pair.sides)
+    return one + other
+
+
 def _excess(scores: Tensor, kept: int, axis: int) -> Tensor:
     """What the `kept` highest scores exceed the threshold by, summed over each row (axis 0) or column (axis 1)."""
     if not kept:
@@ -129,6 +161,35 @@ def _excess(scores: Tensor, kept: int, axis: int) -> Tensor:
     else:
         threshold = float(flat.topk(kept).values[-1])
     return (scores - threshold).clamp_(min=0).sum(1 - axis)
+
+
+def _afford(values: Tensor, costs: Sequence[int], budget: int, needed: int) -> Tensor:
+    """The best units for which the budget of channels suffices, bool (units,); of equal ones the first.
+
+    needed: channels that there must be, where that is more than what whole units leave of the budget.
+    Raises ScoreError for a NaN.
+    """
+    if values.isnan().any():
+        raise ScoreError("a score is NaN")
+    taken: list[int] = []
+    skipped: list[int] = []
+    left = budget
+    for unit in values.sort(descending=True, stable=True).indices.tolist():
+        if costs[unit] <= left:
+            taken.append(unit)
+            left -= costs[unit]
+            if not left:
+                break
+        else:
+            skipped.append(unit)
+    for unit in skipped:
+        if budget - left >= needed:
+            break
+        taken.append(unit)
+        left -= costs[unit]
+    alive = torch.zeros(len(values), dtype=torch.bool)
+    alive[taken] = True
+    return alive.to(values.device)
 
 
 def _fit(counts: Sequence[int], capacity: Sequence[int]) -> list[int]:

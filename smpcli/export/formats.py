@@ -91,12 +91,14 @@ def export_run(
 def _options(format: str, drop_rows_below: int, precision: str) -> dict[str, Any]:
     """What `write` of a format takes beside run and target. Raises UserError for what isn't for this format."""
     if drop_rows_below and format not in SHRINKING:
-        raise UserError(f"--drop-rows-below is for --format {' and '.join(SHRINKING)}, not for {format}")
+        raise UserError(
+            f"--drop-rows-below is for --format {', '.join(SHRINKING[:-1])} or {SHRINKING[-1]}, not for {format}"
+        )
     if precision not in PRECISIONS.get(format, (FULL,)):
-        able = [f"--format {name}" for name, known in PRECISIONS.items() if precision in known]
+        formats = [f"--format {name}" for name, known in PRECISIONS.items() if precision in known]
         raise (
-            UserError(f"--precision {precision} is for {' and '.join(able)}, not for {format}")
-            if able
+            UserError(f"--precision {precision} is for {' or '.join(formats)}, not for {format}")
+            if formats
             else unknown("precision", precision, {one for known in PRECISIONS.values() for one in known})
         )
     return {"drop_rows_below": drop_rows_below, "precision": precision} if format in SHRINKING else {}

@@ -124,4 +124,5 @@ def positions(model: nn.Module) -> int | None:
 
 def masked_layers(model: nn.Module, config: Any) -> list[MaskedLayer]:
     """The prunable matrices, each with its own W kept beside the module."""
-    return [MaskedLayer(found.name, found.kind, found.module) for found in find_prunable(model, config)]
+    heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    return [MaskedLayer(found.name, found.kind, found.module, heads) for found in find_prunable(model, config)]

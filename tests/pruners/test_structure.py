@@ -15,7 +15,7 @@ from pruners.masking import MaskedLayer, refresh
 from pruners.registry import PrunerError
 from pruners.structure import Channels, find_channels
 from smpcli import UserError
-from smpcli.modeling.layers import find_prunable
+from smpcli.modeling.layers import masked_layers
 from smpcli.settings import resolve
 
 MakeLayers = Callable[..., list[MaskedLayer]]
@@ -28,6 +28,7 @@ KINDS = [
     "output.dense",
 ]
 SHAPES = [(8, 8)] * 4 + [(12, 8), (8, 12)]
+HEADS, SIZE = 4, 2
 CHANNELS = 2 * (8 + 8 + 12)
 # Which axis of a matrix is the channel.
 AXIS = {"attention.output.dense": 1, "output.dense": 1}
@@ -39,7 +40,7 @@ def blocks(make_layers: MakeLayers) -> list[MaskedLayer]:
     layers = []
     for block in range(2):
         made = make_layers(SHAPES, KINDS, seed=block)
-        layers += [MaskedLayer(f"layer.{block}.{layer.kind}", layer.kind, layer.module) for layer in made]
+        layers += [MaskedLayer(f"layer.{block}.{layer.kind}", layer.kind, layer.module, HEADS) for layer in made]
     draw = torch.Generator().manual_seed(5)
     for layer in layers:
         layer.learn_scores(torch.randn(layer.weight.shape, generator=draw, dtype=torch.float64), factored=False)
@@ -80,18 +81,30 @@ def test_the_channels_are_those_that_would_be_missed_most(blocks: list[MaskedLay
     counts = [9, 5, 7, 6, 11, 10] * 2
     scores = [layer.score() for layer in blocks]
     channels = Channels(blocks)
-    left = channels.restrict(blocks, scores, counts, 0.3)
-    values = []
-    for index in range(0, len(blocks), 2):
-        one, other = (excess(scores[i].tolist(), counts[i], AXIS.get(blocks[i].kind, 0)) for i in (index, index + 1))
-        values += [((index, place), a + b) for place, (a, b) in enumerate(zip(one, other, strict=True))]
-    best = {key for key, _ in sorted(values, key=lambda item: -item[1])[: int(0.3 * CHANNELS)]}
+    left = channels.restrict(blocks, scores, counts, 0.4)
+    missed = [excess(scores[i].tolist(), counts[i], AXIS.get(blocks[i].kind, 0)) for i in range(12)]
+    # (value a channel, cost, matrices, rows or columns) of each head and neuron.
+    units = []
+    for block in (0, 6):
+        for head in range(HEADS):
+            part = range(head * SIZE, (head + 1) * SIZE)
+            value = sum(missed[block + matrix][place] for matrix in range(4) for place in part) / (2 * SIZE)
+            units.append((value, 2 * SIZE, range(block, block + 4), part))
+        for place in range(12):
+            units.append(
+                (missed[block + 4][place] + missed[block + 5][place], 1, range(block + 4, block + 6), [place])
+            )
+    budget, best = int(0.4 * CHANNELS), set()
+    for _, cost, matrices, places in sorted(units, key=lambda unit: -unit[0]):
+        if cost <= budget:
+            budget -= cost
+            best |= {(matrix, place) for matrix in matrices for place in places}
     assert sum(left) == sum(counts)
     for index, layer in enumerate(blocks):
         chosen, axis = channels.chosen[layer.name]
         assert axis == AXIS.get(layer.kind, 0)
-        assert {(index - index % 2, place) for place in chosen.nonzero()[:, 0].tolist()} == {
-            key for key in best if key[0] == index - index % 2
+        assert {(index, place) for place in chosen.nonzero()[:, 0].tolist()} == {
+            key for key in best if key[0] == index
         }
         mask = channels.select(layer, scores[index], left[index])
         inside = [
@@ -111,7 +124,7 @@ def test_the_fraction_falls_with_the_density(blocks: list[MaskedLayer]) -> None:
     density = made.density(0.5, 0.1)
     assert density == pytest.approx(0.55)
     refresh(made, blocks, density)
-    assert sum(int(part.sum()) for part in alive(blocks)) == int(0.6 * CHANNELS)
+    assert 0.6 * CHANNELS - 2 * SIZE < sum(int(part.sum()) for part in alive(blocks)) <= 0.6 * CHANNELS
 
 
 def test_full_channels_hand_their_surplus_on(blocks: list[MaskedLayer]) -> None:
@@ -142,10 +155,15 @@ def test_every_bert_like_architecture_has_three_pairs_a_block(pico: Any, name: s
     import transformers as hf
 
     model = hf.AutoModel.from_pretrained(pico(name))
-    layers = [MaskedLayer(m.name, m.kind, m.module) for m in find_prunable(model, model.config)]
+    layers = masked_layers(model, model.config)
+    assert {layer.heads for layer in layers} == {2}
     pairs = find_channels(layers)
-    assert len(pairs) == 3 * model.config.num_hidden_layers
-    last = {(layers[pair.first].kind.split(".")[-1], layers[pair.second].kind.split(".")[-1]) for pair in pairs}
+    assert len(pairs) == model.config.num_hidden_layers
+    last = {
+        (layers[pair.first].kind.split(".")[-1], layers[pair.second].kind.split(".")[-1])
+        for block in pairs
+        for pair in block
+    }
     names = {
         "distilbert": {("q_lin", "k_lin"), ("v_lin", "out_lin"), ("lin1", "lin2")},
         "mpnet": {("q", "k"), ("v", "o"), ("dense", "dense")},
@@ -158,12 +176,23 @@ def test_a_channel_that_fell_can_come_back(blocks: list[MaskedLayer]) -> None:
     made = pruner(pruner.Settings(structure=0.2))
     made.density(1.0, 0.05)
     refresh(made, blocks, 0.05)
-    fallen = int((~alive(blocks)[0]).nonzero()[0])
-    for layer in blocks[:2]:
-        assert layer.scores is not None
-        layer.scores.data[fallen] += 100
+    fallen = int((~alive(blocks)[2]).nonzero()[0])
+    assert blocks[4].scores is not None
+    blocks[4].scores.data[fallen] += 100
     refresh(made, blocks, 0.05)
-    assert alive(blocks)[0][fallen]
+    assert alive(blocks)[2][fallen]
+
+
+def test_heads_fall_whole(blocks: list[MaskedLayer]) -> None:
+    pruner = registry.load("smp")
+    made = pruner(pruner.Settings(structure=0.3))
+    refresh(made, blocks, made.density(1.0, 0.2))
+    assert made.channels is not None
+    for block in (0, 6):
+        chosen = [made.channels.chosen[layer.name][0] for layer in blocks[block : block + 4]]
+        heads = chosen[0].view(HEADS, SIZE)
+        assert (heads.all(1) | ~heads.any(1)).all()
+        assert all(torch.equal(chosen[0], other) for other in chosen)
 
 
 def test_nothing_changes_without_a_limit(blocks: list[MaskedLayer]) -> None:

@@ -1,4 +1,4 @@
-"""smp bench infer: every contender timed at every shape, sparsity, size and speed together. No time is tested."""
+"""smp bench infer: every contender at every shape, sparsity, size and speed side by side. No time is asserted."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Compact, sparse and ONNX exports: the pruned model's logits from smaller files, for each BERT-like architecture."""
+"""Compact, sparse and ONNX exports: the pruned model's logits from smaller files, for each BERT-like architecture"""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,10 @@ def texts(tokenizer: Any) -> list[dict[str, Tensor]]:
     return [dict(tokenizer(batch, padding=True, return_tensors="pt")) for batch in batches]
 
 
-def assert_same(
-    model: Callable[..., Tensor], other: Callable[..., Tensor], tokenizer: Any, atol: float = 1e-5
-) -> None:
+def assert_same(model: Callable[..., Tensor], other: Callable[..., Tensor], tokenizer: Any) -> None:
     with torch.no_grad():
         for inputs in texts(tokenizer):
-            torch.testing.assert_close(other(**inputs), model(**inputs), rtol=0, atol=atol)
+            torch.testing.assert_close(other(**inputs), model(**inputs), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "head"), HEADS)
@@ -145,7 +143,7 @@ def exports(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 def test_exports_are_the_run_and_say_so(run: Path, exports: dict[str, Any]) -> None:
     model = reopen(run)
-    accuracy = json.loads((run / "result.json").read_text())["metrics"]["accuracy"]
+    metrics = json.loads((run / "result.json").read_text())["metrics"]
     inputs, _ = model.dev["dev"].collate(range(8))
     with torch.no_grad():
         expected = model.model(**inputs)
@@ -153,9 +151,9 @@ def test_exports_are_the_run_and_say_so(run: Path, exports: dict[str, Any]) -> N
         made = exports[name]
         assert made.max_difference <= 1e-5
         assert made.examples == len(model.dev["dev"])
-        assert made.about["before"] == made.about["after"] == accuracy
+        assert made.about["before"] == made.about["after"] == metrics["accuracy"]
         torch.testing.assert_close(load(made.path)(**inputs), expected, rtol=0, atol=1e-5)
-        assert json.loads((made.path / "compact.json").read_text())["metrics"] == {"accuracy": accuracy}
+        assert json.loads((made.path / "compact.json").read_text())["metrics"] == metrics
     for name in ("bf16", "int8"):
         found = load(exports[name].path)(**inputs)
         assert exports[name].max_difference > 1e-5
@@ -240,7 +238,7 @@ def test_what_is_written_is_safetensors_and_json_alone(exports: dict[str, Any]) 
 
 def test_options_of_another_format_are_refused(run: Path, tmp_path: Path) -> None:
     for format, options, message in (
-        ("hf", {"drop_rows_below": 3}, "--drop-rows-below is for --format compact, sparse and onnx"),
+        ("hf", {"drop_rows_below": 3}, "--drop-rows-below is for --format compact, sparse or onnx, not for hf"),
         ("hf", {"precision": "bf16"}, "--precision bf16 is for --format compact, not for hf"),
         ("compact", {"precision": "int8"}, "--precision int8 is for --format onnx, not for compact"),
         ("onnx", {"precision": "int9"}, "unknown precision 'int9'; did you mean 'int8'"),
@@ -252,7 +250,7 @@ def test_options_of_another_format_are_refused(run: Path, tmp_path: Path) -> Non
 def test_without_the_extra_a_line_says_what_to_install(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["smpcli.export.onnx"], "find_spec", lambda name: None)
+    monkeypatch.setattr(import_module("smpcli.export.onnx"), "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs the package onnx and onnxruntime: pip install 'smp-prune\[onnx\]'"):
         export(run, "onnx", output=tmp_path / "x")
 
