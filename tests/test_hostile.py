@@ -97,12 +97,14 @@ def test_the_walk_finds_what_it_looks_for(source: str) -> None:
 
 def test_the_check_of_an_export_trusts_nobody_either() -> None:
     """The code that `export` runs in a new process is a text, which the walk above doesn't see."""
-    from smpcli.export.hf import _CHECK
+    from smpcli.export.hf import _CODE
 
-    loads = [call for name, call in calls_of(ast.parse(_CHECK)) if name.endswith("from_pretrained")]
-    assert len(loads) == 1
-    words = {word.arg: ast.literal_eval(word.value) for word in loads[0].keywords}
-    assert words == {"trust_remote_code": False, "use_safetensors": True}
+    loads = [call for name, call in calls_of(ast.parse(_CODE)) if name.endswith("from_pretrained")]
+    words = [{word.arg: ast.literal_eval(word.value) for word in load.keywords} for load in loads]
+    assert len(words) == 2
+    # The model, and its tokenizer.
+    assert {"trust_remote_code": False, "use_safetensors": True} in words
+    assert {"trust_remote_code": False, "padding_side": "right"} in words
 
 
 def test_no_recipe_and_no_setting_speaks_of_trust(tmp_path: Path) -> None:

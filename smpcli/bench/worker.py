@@ -92,7 +92,9 @@ def _load_stock(path: str) -> Runner:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model: Any = AutoModelForSequenceClassification.from_pretrained(path).eval()
+    model: Any = AutoModelForSequenceClassification.from_pretrained(
+        path, trust_remote_code=False, use_safetensors=True
+    ).eval()
 
     def run(inputs: Mapping[str, Tensor]) -> Tensor:
         given = {name: inputs[name] for name in ("input_ids", "attention_mask")}

@@ -31,10 +31,9 @@ def _mask(path: Path) -> None:
 
 
 def _task_mask(path: Path) -> None:
-    from smpcli.export.mask import FORMAT, VERSION
-    from smpcli.results.masks import read_described
+    from smpcli.export.mask import read
 
-    read_described(path, FORMAT, VERSION)
+    read(path)
 
 
 def _head(path: Path) -> None:
@@ -124,15 +123,42 @@ def _index_of_shards(path: Path) -> None:
 def _safetensors() -> dict[str, bytes]:
     import torch
 
-    from smpcli.results.masks import pack, write_described, write_masks
+    from smpcli.export.mask import FORMAT, VERSION
+    from smpcli.results.masks import compress, pack, write_described, write_masks
     from smpcli.training.state import numpy_state
 
     folder = Path(tempfile.mkdtemp(prefix="smp-fuzz-"))
     masks = {f"encoder.{i}": torch.arange(24).view(4, 6) % 3 == i for i in range(2)}
     write_masks(folder / "mask", masks)
-    packed, shapes = pack(masks)
-    about: dict[str, Any] = {"format": "smp-task", "version": 1, "shapes": shapes, "task": "sst2", "base_digest": "0"}
-    write_described(folder / "task", {**packed, "head.weight": torch.ones(2, 3)}, about)
+    payloads, shapes, codes = compress(masks)
+    about: dict[str, Any] = {
+        **{
+            "format": FORMAT,
+            "version": VERSION,
+            "shapes": shapes,
+            "codes": codes,
+            "task": "sst2",
+            "base_digest": "0",
+        },
+        **{"base_digest": "0", "kind": "classification", "labels": ["no", "yes"], "pairs": False, "max_length": 64},
+        **{
+            "head": "prototype",
+            "words": None,
+            "word_ids": None,
+            "mask_id": None,
+            "decoder": False,
+            "model": "minilm",
+        },
+        **{
+            "model": "minilm",
+            "method": "smp",
+            "sparsity": 0.9,
+            "remaining": 0.1,
+            "metric": "accuracy",
+            "metrics": {"accuracy": 0.5},
+        },
+    }
+    write_described(folder / "task", {**payloads, "head.weight": torch.ones(2, 3)}, about)
     from safetensors.torch import save_file
 
     save_file({"a": torch.ones(2, 3), "b": torch.zeros(1, dtype=torch.bfloat16)}, folder / "head")

@@ -51,7 +51,7 @@ def test_the_same_ids_with_and_without_the_cache(
     assert len(list(cache.iterdir())) == 1
     for found in (first, second):
         assert found.columns == expected
-        assert list(found.columns) == [name for name in tokens.NAMES if name in expected]
+        assert list(found.columns) == [name for name in tokens.INPUTS if name in expected]
     one, other = (found.collate([3, 1, 40])[0] for found in (first, second))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
