@@ -37,7 +37,7 @@ def model_path(name: str) -> str:
 
 def load_config(name: str, local_only: bool = False) -> Any:
     """The model's configuration. `local_only`: from disk or cache, never the network."""
-    from transformers import AutoConfig, PretrainedConfig
+    from transformers import AutoConfig
 
     path = _found(name) if not local_only else model_path(name)
     if local_only and not is_folder(Path(path)):
@@ -48,13 +48,20 @@ def load_config(name: str, local_only: bool = False) -> Any:
             raise cannot_load(name, FileNotFoundError())
         path = str(Path(found).parent)
     try:
-        raw, _ = PretrainedConfig.get_config_dict(path, local_files_only=local_only)
-        check_config(raw, name)
+        # The tokenizer's loader reads the configuration, too: never before it is checked.
+        _check_config(name, path, local_only)
         return AutoConfig.from_pretrained(path, local_files_only=local_only, trust_remote_code=False)
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's file makes of the library
         raise cannot_load(name, error) from error
+
+
+def _check_config(name: str, path: str, local_only: bool = False) -> None:
+    from transformers import PretrainedConfig
+
+    raw, _ = PretrainedConfig.get_config_dict(path, local_files_only=local_only)
+    check_config(raw, name)
 
 
 def _found(name: str) -> str:
@@ -68,8 +75,10 @@ def _found(name: str) -> str:
 def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
+    path = _found(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_found(name), use_fast=True, trust_remote_code=False)
+        _check_config(name, path)
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False)
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's file makes of the library
