@@ -150,6 +150,8 @@ def test_what_a_configuration_counts_is_bounded_before_it_is_built(pico: Any, tm
         started = time.process_time()
         with pytest.raises(UserError, match=f"claims {key} = {value}"):
             load_config(str(tmp_path))
+        with pytest.raises(UserError, match=f"claims {key} = {value}"):
+            load_tokenizer(str(tmp_path))
         assert time.process_time() - started < 5
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def model_path(name: str) -> str:
 
 def load_config(name: str, local_only: bool = False) -> Any:
     """The model's configuration. `local_only`: from disk or cache, never the network."""
-    from transformers import AutoConfig, PretrainedConfig
+    from transformers import AutoConfig
 
     path = _found(name) if not local_only else model_path(name)
     if local_only and not is_folder(Path(path)):
@@ -49,13 +48,20 @@ def load_config(name: str, local_only: bool = False) -> Any:
             raise cannot_load(name, FileNotFoundError())
         path = str(Path(found).parent)
     try:
-        raw, _ = PretrainedConfig.get_config_dict(path, local_files_only=local_only)
-        check_config(raw, name)
+        # The tokenizer's loader reads the configuration, too: never before it is checked.
+        _check_config(name, path, local_only)
         return AutoConfig.from_pretrained(path, local_files_only=local_only, trust_remote_code=False)
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's file makes of the library
         raise cannot_load(name, error) from error
+
+
+def _check_config(name: str, path: str, local_only: bool = False) -> None:
+    from transformers import PretrainedConfig
+
+    raw, _ = PretrainedConfig.get_config_dict(path, local_files_only=local_only)
+    check_config(raw, name)
 
 
 def _found(name: str) -> str:
@@ -82,14 +88,14 @@ def load_tokenizer(name: str | Path) -> Any:
 
     Raises `UserError`.
     """
-    from transformers import AutoTokenizer, PretrainedConfig
+    from transformers import AutoTokenizer
 
+    path = str(name) if isinstance(name, Path) else _found(name)
     try:
-        place = str(name) if isinstance(name, Path) else _found(name)
-        with suppress(OSError, ValueError):
-            # The tokenizer's own reader may build the configuration, too; what has none is its business.
-            check_config(PretrainedConfig.get_config_dict(place)[0], str(name))
-        tokenizer = AutoTokenizer.from_pretrained(place, use_fast=True, trust_remote_code=False)
+        # An export that isn't stock has no configuration beside its tokenizer.
+        if not isinstance(name, Path) or (name / "config.json").is_file():
+            _check_config(str(name), path)
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False)
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's file makes of the library

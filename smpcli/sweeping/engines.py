@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -90,8 +90,10 @@ class LocalEngine:
             start_new_session=True,
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps(job, default=os.fspath).encode() + b"\n")
-        process.stdin.flush()
+        # One that is dead already is found among those that ended.
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(job, default=os.fspath).encode() + b"\n")
+            process.stdin.flush()
         self._running[name] = process, said, slot
 
     def ended(self) -> dict[str, Outcome]:
@@ -123,7 +125,8 @@ class LocalEngine:
         process, said, _ = self._running.pop(name)
         said.close()
         if process.stdin is not None:
-            process.stdin.close()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
 
     def _share(self, slot: int) -> dict[str, str]:
         """A worker's part of the machine, as variables of its environment."""

@@ -15,7 +15,7 @@ from smpcli.sweeping.engines import Engine, Outcome
 from smpcli.sweeping.grid import Job
 
 State = Literal["waiting", "running", "finished", "failed"]
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5
 
 
 @dataclass

@@ -21,7 +21,7 @@ from smpcli.training import processes
 from smpcli.training.batches import LengthBuckets, training_loader
 
 HERE = Path(__file__).parent
-METHODS = ("smp", "movement")
+METHODS = ("smp", "movement", "l0")
 STEPS = 20
 # Sums are made in another order, so float32 rounds otherwise. Losses are around 1, and differ by 1e-6 here.
 LOSS_TOLERANCE = 1e-4
@@ -65,6 +65,8 @@ def test_two_processes_make_the_run_of_one(environment: dict[str, str], flags: l
         assert first.keys() == second.keys() and first
         assert all(torch.equal(first[name], second[name]) for name in first)
 
+        if method == "l0":
+            continue  # one process draws other gates
         pairs = list(zip(rows(together), rows(alone), strict=True))
         assert len(pairs) == STEPS
         assert max(abs(one["loss"] - other["loss"]) for one, other in pairs) < LOSS_TOLERANCE

@@ -148,8 +148,12 @@ def test_ctrl_c_leaves_finished_runs_and_no_process(
 def test_a_worker_ends_with_its_sweep_however_that_ends(
     environment: dict[str, str], grid: Path, surroundings: dict[str, str], tmp_path: Path
 ) -> None:
-    job = {"settings": yaml.safe_load(grid.read_text())["settings"], "output": str(tmp_path)}
-    job["settings"] |= {"task": yaml.safe_load(grid.read_text())["tasks"][0], "max_steps": 1_000_000}
+    job = {"settings": yaml.safe_load(grid.read_text())["settings"], "output": str(tmp_path), "id": "fresh"}
+    job["settings"] |= {
+        "task": yaml.safe_load(grid.read_text())["tasks"][0],
+        "max_steps": 1_000_000,
+        "checkpoint_every": 20,
+    }
     worker = subprocess.Popen(
         [sys.executable, "-m", "smpcli.sweeping.worker"], env=environment | surroundings, stdin=subprocess.PIPE
     )
@@ -157,10 +161,10 @@ def test_a_worker_ends_with_its_sweep_however_that_ends(
     worker.stdin.write(json.dumps(job).encode() + b"\n")
     worker.stdin.flush()
     try:
-        wait_for(lambda: list(tmp_path.glob("*/settings.yaml")))
+        wait_for(lambda: list(tmp_path.glob("*/checkpoint/index.json")))
         # What the kernel does when the sweep is killed.
         worker.stdin.close()
-        assert worker.wait(timeout=60) == 130
+        assert worker.wait(timeout=60) == 143
     finally:
         worker.kill()
     assert not list(tmp_path.glob("*/result.json"))

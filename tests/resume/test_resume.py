@@ -117,6 +117,25 @@ def test_a_checkpoint_holds_everything_and_a_finished_run_none(run: Any, tmp_pat
     }
 
 
+@pytest.mark.parametrize("kind", ["l0", "taught", "spans"])
+def test_drawn_gates_a_teacher_and_spans_resume_to_the_same_bytes(
+    run: Any, tmp_path: Path, quiz: Path, kind: str
+) -> None:
+    given: dict[str, Any] = {"method": "l0" if kind == "l0" else "movement"}
+    if kind == "spans":
+        given |= {"task": str(quiz), "max_length": 36, "stride": 8}
+    if kind == "taught":
+        given["teacher"] = str(run(tmp_path / "teacher", "dense").path)
+    run(tmp_path / "whole", **given)
+    for step in (7, 9):  # before and after an evaluation, from whose masks turnover counts
+        with pytest.raises(Broken):
+            run(tmp_path / f"broken{step}", progress=Watcher(step, break_off), **given)
+        watcher = Watcher()
+        run(tmp_path / f"broken{step}", progress=watcher, resume=True, **given)
+        assert watcher.steps[0] == step
+        assert left_by(tmp_path / f"broken{step}") == left_by(tmp_path / "whole")
+
+
 def test_the_best_and_the_last_are_kept(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0.9] * 6 + [0.7, 0.8, 0.6])
     found = session.evaluate

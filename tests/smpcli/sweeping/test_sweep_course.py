@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from smpcli import api, prune
+from smpcli.console import SweepProgress
 from smpcli.errors import Interrupted
 from smpcli.results.rundir import RunDir
 from smpcli.settings import resolve
@@ -63,7 +65,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course, "_close", close)
 
 
-def runs(folder: Path, names: str, teachers: Mapping[str, str] | None = None) -> list[Run]:
+def runs(folder: Path, names: Iterable[str], teachers: Mapping[str, str] | None = None) -> list[Run]:
     settings = resolve(flags={"task": "rte"})
     return [Run(Job(name, settings, (teachers or {}).get(name)), folder / name) for name in names]
 
@@ -125,6 +127,28 @@ def test_a_table_that_does_not_fit_shows_what_matters(tmp_path: Path) -> None:
     assert ids == ["b", "e", "f", "g"] or ids == ["b", "d", "e", "f"]
     assert len(list(render(found).columns[0].cells)) == 10
     assert counts(found) == "4 finished, 1 running, 4 waiting, 1 failed"
+
+
+def test_in_a_terminal_a_live_table_shows_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    found = runs(tmp_path, ["first-run", "second-run", "third-run"])
+    found[0].state, found[0].metrics, found[0].seconds = "finished", {"accuracy": 0.8125}, 65.0
+    found[1].state, found[1].step, found[1].steps = "running", 40, 200
+    with SweepProgress(quiet=False) as progress:
+        progress.tick(found)
+        progress.changed(found[0])
+        progress.live.refresh()  # type: ignore[union-attr]
+    for text in ("first-run", "accuracy 0.8125", "1:05", "second-run", "40/200", "third-run", "waiting", "1 running"):
+        assert text in screen.getvalue()
+    # A table in place of lines.
+    assert "finished in" not in screen.getvalue()
 
 
 @pytest.mark.parametrize(("cpus", "workers", "threads"), [(8, 2, 4), (8, 3, 2), (2, 4, 1), (7.0, 1, 7)])
