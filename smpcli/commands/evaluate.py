@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from smpcli import api, console
-from smpcli.commands import options
+from smpcli.commands import completion, options
 from smpcli.errors import EXIT_INTERNAL, UserError
 
 
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder.", autocompletion=completion.runs)
+    ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="Instead of a run: an .npy mask as SMP's authors release them, with --task.")
     ] = None,

@@ -332,7 +332,7 @@ CASES = [
     case("eval {bad}/runs/outside", "is damaged", "'../../run/mask.safetensors'"),
     case("eval {bad}/runs/nomodel", "nomodel", "needs its base model again", "there is no model folder"),
     case("export {bad}/runs/nomodel", "nomodel", "needs its base model again", "there is no model folder"),
-    case("export {bad}/runs/nodata", "nodata", "needs its data again", "gone.csv"),
+    case("export {bad}/runs/nodata", "nodata", "there is no file", "gone.csv"),
     case("export {bad}/runs/otherdata", "differ from those of", "--data-dir"),
     case("eval {bad}/runs/badvalue", "badvalue", "settings.yaml", "'batch_size'", "not 0"),
     case("eval {bad}/runs/othermask", "its mask is of another model"),
