@@ -64,7 +64,7 @@ def export_run(
     from smpcli.training.recompute import reopen
 
     if drop_rows_below and format not in SHRINKING:
-        raise UserError(f"--drop-rows-below is for --format {' and '.join(SHRINKING)}, not for {format}")
+        raise UserError(f"--drop-rows-below is for --format {', '.join(SHRINKING)}; not for {format}")
     if precision not in PRECISIONS.get(format, (FULL,)):
         able = [f"--format {name}" for name, known in PRECISIONS.items() if precision in known]
         raise (

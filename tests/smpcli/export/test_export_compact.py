@@ -237,7 +237,7 @@ def test_what_is_written_is_safetensors_and_json_alone(exports: dict[str, Any]) 
 
 def test_options_of_another_format_are_refused(run: Path, tmp_path: Path) -> None:
     for format, options, message in (
-        ("hf", {"drop_rows_below": 3}, "--drop-rows-below is for --format compact, sparse and onnx"),
+        ("hf", {"drop_rows_below": 3}, "--drop-rows-below is for --format compact, sparse, onnx; not for hf"),
         ("hf", {"precision": "bf16"}, "--precision bf16 is for --format compact, not for hf"),
         ("compact", {"precision": "int8"}, "--precision int8 is for --format onnx, not for compact"),
         ("onnx", {"precision": "int9"}, "unknown precision 'int9'; did you mean 'int8'"),
