@@ -130,13 +130,14 @@ def bench(
     repeats: int = REPEATS,
     threads: int | None = None,
 ) -> Report:
-    """Time exports (of compact, sparse, onnx or hf) and the dense model that they come from, in turns.
+    """Time exports (compact, sparse, onnx or hf) and the dense model that they come from, in turns.
 
     Each contender runs in a process of its own and only when it is asked, so all see the same machine. Peak memory is
     what loading and running added to the process. Raises UserError for what is no export, or exports of two models.
     """
     found = [_export(path) for path in exports]
-    bases = {base for _, base in found}
+    # A stock folder doesn't say what it was made from, but it has the same shape.
+    bases = {base for _, base in found if base is not None} or {found[0][0].path}
     if len(bases) > 1:
         raise UserError(
             f"these are exports of different models ({', '.join(sorted(bases))}): bench one model at a time"
@@ -162,16 +163,30 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files if not file.name.startswith("tokenizer"))
 
 
-def _export(path: Path) -> tuple[Contender, str]:
-    """The contender of an export, and its base model."""
+def _export(path: Path) -> tuple[Contender, str | None]:
+    """The contender of an export, and its base model where the export names it."""
     if (path / ABOUT).is_file():
         about = read_about(path)
         metric = about.get("metrics", {}).get(about["metric"])
         shown = f"{about['metric']} {metric:.4f}" if metric is not None else ""
         return Contender(path.name, "export", str(path), about["sparsity"], _size(path), shown), about["model"]
+    if (path / "config.json").is_file():
+        return Contender(path.name, "stock", str(path), _sparsity(str(path)), _size(path)), None
     raise UserError(
-        f"{path} is no export that can be timed: `smp export RUN --format compact` (sparse, onnx) makes one"
+        f"{path} is no export that can be timed: `smp export RUN --format compact` (sparse, onnx, hf) makes one"
     )
+
+
+def _sparsity(path: str) -> float:
+    """The share of zeros in the prunable matrices of a stock folder."""
+    from transformers import AutoModelForSequenceClassification
+
+    from smpcli.modeling.backbone import load_config, load_pretrained
+    from smpcli.modeling.layers import find_prunable
+
+    model, _ = load_pretrained(AutoModelForSequenceClassification, path, load_config(path))
+    weights = [matrix.module.weight for matrix in find_prunable(model, model.config)]
+    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
 def _dense(base: str, scratch: Path, longest: int) -> list[Contender]:
