@@ -230,20 +230,30 @@ def _shrink_nothing(path: str, longest: int) -> tuple[Any, int]:
 
 @contextmanager
 def _started(contender: Contender, threads: int) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "smpcli.bench.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )
-    try:
-        _ask(contender, process, {"kind": contender.kind, "path": contender.path, "threads": threads})
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    # Errors go to a file: a pipe that nobody reads would fill up.
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "smpcli.bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
+        try:
+            _ask(contender, process, {"kind": contender.kind, "path": contender.path, "threads": threads})
+            yield process
+        except _SilentError:
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+            raise UserError(one_line(f"{contender.name} can't be timed: {last}")) from None
+        finally:
+            process.kill()
+            process.communicate()
+
+
+class _SilentError(Exception):
+    """A worker has ended."""
 
 
 def _ask(contender: Contender, process: subprocess.Popen[str], question: dict[str, Any]) -> dict[str, Any]:
@@ -256,9 +266,6 @@ def _ask(contender: Contender, process: subprocess.Popen[str], question: dict[st
     except BrokenPipeError:
         line = ""
     if not line:
-        errors = process.stderr.read() if process.stderr is not None else ""
-        raise UserError(
-            one_line(f"{contender.name} can't be timed: {errors.strip().splitlines()[-1:] or 'it ended'}")
-        )
+        raise _SilentError
     answer: dict[str, Any] = json.loads(line)
     return answer
