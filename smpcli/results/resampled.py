@@ -122,6 +122,8 @@ def _exact_match(guess: str, answer: str) -> float:
 
 def _f1_of_words(guess: str, answer: str) -> float:
     ours, theirs = Counter(_words(guess)), Counter(_words(answer))
+    if not ours or not theirs:
+        return float(ours == theirs)
     shared = (ours & theirs).total()
     return 2 * shared / (ours.total() + theirs.total()) if shared else 0.0
 

@@ -200,15 +200,16 @@ def test_answers_by_hand(tmp_path: Path, make_run: MakeRun) -> None:
         ("An  apple, a day", ["apple day"], 1.0, 1.0),
         ("Thebes", ["the bes"], 0.0, 0.0),
         ("", ["x"], 0.0, 0.0),
+        ("", ["the"], 1.0, 1.0),  # neither has a word
         ("go go go", ["go go"], 0.0, 0.8),  # a word counts as often as both have it
     ]
-    metrics = {"f1": 2.6 / 5, "exact_match": 1 / 5}
+    metrics = {"f1": 3.6 / 6, "exact_match": 2 / 6}
     run = make_run(tmp_path / "r", metric="f1", metrics=metrics)
     write_predictions(run, dev=([row[1] for row in rows], [row[0] for row in rows]))
     for name, place in (("exact_match", 2), ("f1", 3)):
         found = outcome(RunDir.open(run), name)
         assert found is not None
-        assert found.statistic(5 * np.eye(5, dtype=np.float32)) == pytest.approx([row[place] for row in rows])
+        assert found.statistic(6 * np.eye(6, dtype=np.float32)) == pytest.approx([row[place] for row in rows])
 
 
 def test_a_second_dev_set_and_a_metric_of_each_example(tmp_path: Path, make_run: MakeRun) -> None:
