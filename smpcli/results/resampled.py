@@ -5,6 +5,9 @@ Each is what `smpcli.tasks.metrics` gives for the drawn examples, undefined case
 
 from __future__ import annotations
 
+import re
+import string
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,10 @@ def statistic(metric: str, rows: Sequence[Mapping[str, Any]]) -> Statistic | Non
     if all(metric in row for row in rows):
         each = np.array([row[metric] for row in rows], np.float64)
         return lambda counts: counts @ each / counts.shape[1]
+    if metric in _OF_ANSWERS and all(isinstance(row["prediction"], str) for row in rows):
+        of = _OF_ANSWERS[metric]
+        best = np.array([max(of(row["prediction"], answer) for answer in row["label"]) for row in rows], np.float64)
+        return lambda counts: counts @ best / counts.shape[1]
     truth, guess = (np.array([row[key] for row in rows]) for key in ("label", "prediction"))
     if truth.ndim != 1 or guess.ndim != 1 or truth.dtype.kind not in "iuf" or guess.dtype.kind not in "iuf":
         return None
@@ -98,6 +105,30 @@ _OF_CONFUSION: dict[str, Callable[[Any, Any], Any]] = {
     "macro_f1": _macro_f1,
     "matthews": _matthews,
 }
+
+
+# -- metrics of answers (SQuAD v1.1; Rajpurkar et al., 2016): the best over a question's answers, then the mean ----
+
+
+def _words(text: str) -> list[str]:
+    """Lower-cased words without punctuation and articles."""
+    bare = "".join(char for char in text.lower() if char not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+
+
+def _exact_match(guess: str, answer: str) -> float:
+    return float(_words(guess) == _words(answer))
+
+
+def _f1_of_words(guess: str, answer: str) -> float:
+    ours, theirs = Counter(_words(guess)), Counter(_words(answer))
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = (ours & theirs).total()
+    return 2 * shared / (ours.total() + theirs.total()) if shared else 0.0
+
+
+_OF_ANSWERS = {"exact_match": _exact_match, "f1": _f1_of_words}
 
 
 # -- correlations --------------------------------------------------------------------------------------------

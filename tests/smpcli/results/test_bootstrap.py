@@ -193,16 +193,38 @@ def test_without_predictions_that_fit_there_is_no_interval(tmp_path: Path, make_
     assert row.difference == 0.0
 
 
+def test_answers_by_hand(tmp_path: Path, make_run: MakeRun) -> None:
+    """SQuAD's rules: no case, punctuation, articles; the best of a question's answers."""
+    rows = [
+        ("the Cat sat!", ["A dog", "a cat sat down."], 0.0, 0.8),  # 2 of 2 and 2 of 3 words
+        ("An  apple, a day", ["apple day"], 1.0, 1.0),
+        ("Thebes", ["the bes"], 0.0, 0.0),
+        ("", ["x"], 0.0, 0.0),
+        ("", ["the"], 1.0, 1.0),  # neither has a word
+        ("go go go", ["go go"], 0.0, 0.8),  # a word counts as often as both have it
+    ]
+    metrics = {"f1": 3.6 / 6, "exact_match": 2 / 6}
+    run = make_run(tmp_path / "r", metric="f1", metrics=metrics)
+    write_predictions(run, dev=([row[1] for row in rows], [row[0] for row in rows]))
+    for name, place in (("exact_match", 2), ("f1", 3)):
+        found = outcome(RunDir.open(run), name)
+        assert found is not None
+        assert found.statistic(6 * np.eye(6, dtype=np.float32)) == pytest.approx([row[place] for row in rows])
+
+
 def test_a_second_dev_set_and_a_metric_of_each_example(tmp_path: Path, make_run: MakeRun) -> None:
     """ "accuracy_mm" is the accuracy on "mm"; a row that holds the metric itself counts by that."""
     labels = [0, 1, 2, 0]
-    metrics = {"accuracy": 1.0, "accuracy_mm": 0.5, "overlap": 0.375}
+    metrics = {"accuracy": 1.0, "accuracy_m": 1.0, "accuracy_mm": 0.5, "overlap": 0.375}
     run = make_run(tmp_path / "r", metrics=metrics)
     write_predictions(run, m=(labels, labels), mm=(labels, [0, 1, 0, 1]))
     opened = RunDir.open(run)
     found = outcome(opened, "accuracy_mm")
     assert found is not None
     assert found.statistic(np.array([[4, 0, 0, 0], [0, 0, 0, 4]], np.float32)).tolist() == [1.0, 0.0]
+    for name in ("accuracy", "accuracy_m"):  # the first dev set, with its name or without
+        found = outcome(opened, name)
+        assert found is not None and found.statistic(np.ones((1, 4), np.float32)).tolist() == [1.0]
     assert outcome(opened, "overlap") is None
     rows = [{"split": "m", "label": ["a"], "prediction": "b", "overlap": value} for value in (0.25, 0.5)]
     (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
