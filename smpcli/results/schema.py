@@ -93,6 +93,8 @@ class Environment(_Block):
     platform: str
     device: str
     threads: int
+    # Came later than the schema's first version.
+    processes: int = 1
 
 
 class Result(_Block):
@@ -113,6 +115,8 @@ class Result(_Block):
     model: ModelInfo
     training: TrainingInfo
     environment: Environment
+    # Came later than the schema's first version.
+    warnings: list[str] = []
 
     @property
     def value(self) -> float:

@@ -67,6 +67,7 @@ def plain_result(**changes: Any) -> dict[str, Any]:
             "seconds_per_step": 0.3,
             "metric_history": [[500, 0.81], [1000, 0.86]],
         },
+        "warnings": [],
         "environment": {
             "smp": "0.1.0",
             "python": "3.11.7",
@@ -74,6 +75,7 @@ def plain_result(**changes: Any) -> dict[str, Any]:
             "transformers": "5.23.0",
             "platform": "Linux-x86_64",
             "device": "cpu",
+            "processes": 1,
             "threads": 2,
         },
     }
