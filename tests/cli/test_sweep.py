@@ -131,7 +131,15 @@ def test_ctrl_c_leaves_finished_runs_and_no_process(
     # A word in the workers' environment by which they are found.
     env = environment | surroundings | {"SWEEP_UNDER_TEST": str(tmp_path)}
     command = [sys.executable, "-m", "smpcli", "sweep", str(tmp_path / "long.yaml"), "--output", "results"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite that runs in the background has its Ctrl-C ignored, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         wait_for(lambda: list(tmp_path.glob("results/*-dense-*/settings.yaml")))
         assert len(workers(tmp_path)) == 2

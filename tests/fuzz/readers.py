@@ -132,31 +132,11 @@ def _safetensors() -> dict[str, bytes]:
     write_masks(folder / "mask", masks)
     payloads, shapes, codes = compress(masks)
     about: dict[str, Any] = {
-        **{
-            "format": FORMAT,
-            "version": VERSION,
-            "shapes": shapes,
-            "codes": codes,
-            "task": "sst2",
-            "base_digest": "0",
-        },
-        **{"base_digest": "0", "kind": "classification", "labels": ["no", "yes"], "pairs": False, "max_length": 64},
-        **{
-            "head": "prototype",
-            "words": None,
-            "word_ids": None,
-            "mask_id": None,
-            "decoder": False,
-            "model": "minilm",
-        },
-        **{
-            "model": "minilm",
-            "method": "smp",
-            "sparsity": 0.9,
-            "remaining": 0.1,
-            "metric": "accuracy",
-            "metrics": {"accuracy": 0.5},
-        },
+        **{"format": FORMAT, "version": VERSION, "shapes": shapes, "codes": codes, "task": "sst2"},
+        **{"base_digest": "0", "kind": "classification", "labels": ["no", "yes"], "pairs": False},
+        **{"max_length": 64, "stride": None, "head": "prototype", "words": None, "word_ids": None},
+        **{"mask_id": None, "decoder": False, "model": "minilm", "method": "smp", "sparsity": 0.9},
+        **{"remaining": 0.1, "metric": "accuracy", "metrics": {"accuracy": 0.5}},
     }
     write_described(folder / "task", {**payloads, "head.weight": torch.ones(2, 3)}, about)
     from safetensors.torch import save_file
