@@ -132,13 +132,14 @@ def bench(
     repeats: int = REPEATS,
     threads: int | None = None,
 ) -> Report:
-    """Time exports (of compact, sparse, onnx or hf) and the dense model that they come from, in turns.
+    """Time exports (compact, sparse, onnx or hf) and the dense model that they come from, in turns.
 
     Each contender runs in a process of its own and only when it is asked, so all see the same machine. Peak memory is
     what loading and running added to the process. Raises UserError for what is no export, or exports of two models.
     """
     found = [_export(path) for path in exports]
-    bases = {base for _, base in found}
+    # A stock folder doesn't say what it was made from, but it has the same shape.
+    bases = {base for _, base in found if base is not None} or {found[0][0].path}
     if len(bases) > 1:
         raise UserError(
             f"these are exports of different models ({', '.join(sorted(bases))}): bench one model at a time"
@@ -164,17 +165,32 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files if not file.name.startswith("tokenizer"))
 
 
-def _export(path: Path) -> tuple[Contender, str]:
-    """The contender of an export, and its base model."""
+def _export(path: Path) -> tuple[Contender, str | None]:
+    """The contender of an export, and its base model where the export names it."""
     format = format_of(path) if path.is_dir() else None
     if format in SHRINKING:
-        about = read_about(path, format, VERSION)
-        metric = read_details(path).get("metrics", {}).get(about.metric)
+        about, found = read_about(path, format, VERSION), read_details(path)
+        metric = found.get("metrics", {}).get(about.metric)
         shown = f"{about.metric} {metric:.4f}" if metric is not None else ""
-        return Contender(path.name, format, str(path), 1 - about.remaining, _size(path), shown), about.model
+        sparsity = found.get("sparsity", 1 - about.remaining)
+        return Contender(path.name, format, str(path), sparsity, _size(path), shown), about.model
+    if (path / "config.json").is_file():
+        return Contender(path.name, "stock", str(path), _sparsity(str(path)), _size(path)), None
     raise UserError(
-        f"{path} is no export that can be timed: `smp export RUN --format compact` (sparse, onnx) makes one"
+        f"{path} is no export that can be timed: `smp export RUN --format compact` (sparse, onnx, hf) makes one"
     )
+
+
+def _sparsity(path: str) -> float:
+    """The share of zeros in the prunable matrices of a stock folder."""
+    from transformers import AutoModelForSequenceClassification
+
+    from smpcli.modeling.backbone import load_config, load_pretrained
+    from smpcli.modeling.layers import find_prunable
+
+    model, _ = load_pretrained(AutoModelForSequenceClassification, path, load_config(path))
+    weights = [matrix.module.weight for matrix in find_prunable(model, model.config)]
+    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
 def _dense(base: str, scratch: Path, longest: int) -> list[Contender]:
@@ -218,20 +234,30 @@ def _shrink_nothing(path: str, longest: int) -> tuple[Any, int]:
 
 @contextmanager
 def _started(contender: Contender, threads: int) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "smpcli.bench.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )
-    try:
-        _ask(contender, process, {"kind": contender.kind, "path": contender.path, "threads": threads})
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    # Errors go to a file: a pipe that nobody reads would fill up.
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "smpcli.bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
+        try:
+            _ask(contender, process, {"kind": contender.kind, "path": contender.path, "threads": threads})
+            yield process
+        except _SilentError:
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+            raise UserError(one_line(f"{contender.name} can't be timed: {last}")) from None
+        finally:
+            process.kill()
+            process.communicate()
+
+
+class _SilentError(Exception):
+    """A worker has ended."""
 
 
 def _ask(contender: Contender, process: subprocess.Popen[str], question: dict[str, Any]) -> dict[str, Any]:
@@ -244,9 +270,6 @@ def _ask(contender: Contender, process: subprocess.Popen[str], question: dict[st
     except BrokenPipeError:
         line = ""
     if not line:
-        errors = process.stderr.read() if process.stderr is not None else ""
-        raise UserError(
-            one_line(f"{contender.name} can't be timed: {errors.strip().splitlines()[-1:] or 'it ended'}")
-        )
+        raise _SilentError
     answer: dict[str, Any] = json.loads(line)
     return answer

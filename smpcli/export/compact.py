@@ -35,10 +35,14 @@ DETAILS, TENSORS = "compact.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class Parts:
-    """A shrunk model, taken apart. area: elements of its blocks' matrices; dense_area: of the unpruned model's."""
+    """A shrunk model, taken apart.
+
+    kept: weights that aren't zero; area: elements of its blocks' matrices; dense_area: of the unpruned model's.
+    """
 
     architecture: Architecture
     tensors: dict[str, Tensor]
+    kept: int
     area: int
     dense_area: int
     dropped_rows: int
@@ -116,7 +120,8 @@ def shrink_run(run: Reopened, drop_rows_below: int) -> Parts:
     matrices = [matrix.module for matrix in find_prunable(run.model.backbone, run.model.config)]
     dropped = sum(_drop_rows(matrix.weight.data, drop_rows_below) for matrix in matrices)
     architecture, tensors, area = take_apart(run.model)
-    return Parts(architecture, tensors, area, sum(matrix.weight.numel() for matrix in matrices), dropped)
+    kept = sum(int((matrix.weight != 0).sum()) for matrix in matrices)
+    return Parts(architecture, tensors, kept, area, sum(matrix.weight.numel() for matrix in matrices), dropped)
 
 
 def _drop_rows(weight: Tensor, below: int) -> int:
@@ -131,6 +136,7 @@ def details(parts: Parts, precision: str) -> dict[str, Any]:
     """What compact.json says: how to build the model, and how small it is."""
     return {
         "precision": precision,
+        "sparsity": 1 - parts.kept / parts.dense_area,
         "area": parts.area / parts.dense_area,
         "dropped_rows": parts.dropped_rows,
         "architecture": dataclasses.asdict(parts.architecture),
@@ -159,7 +165,9 @@ def exported(run: Reopened, target: Path, folder: Path, format: str, verified: V
         "area": area,
         "dropped_rows": parts.dropped_rows,
     }
-    remarks = [f"{area:.1%} of the dense matrices' area is left, for {result.run.remaining:.2%} of weights"]
+    remarks = [
+        f"{area:.1%} of the dense matrices' area is left, for {parts.kept / parts.dense_area:.2%} of the weights"
+    ]
     if parts.dropped_rows:
         remarks.append(
             f"dropped {parts.dropped_rows:,} thin rows: {result.metric} {before:.4f} before, {after:.4f} after"

@@ -87,3 +87,25 @@ def test_bad_input_is_one_line(exported: Path, tmp_path: Path) -> None:
         api.bench_infer(tmp_path)
     with pytest.raises(UserError, match="the model takes 40 tokens at most"):
         api.bench_infer(exported, lengths="128")
+
+
+def test_a_contender_that_fails_is_named_with_its_reason(exported: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in exported.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"broken can't be timed: .*model.safetensors is missing"):
+        api.bench_infer(broken, batches="1", lengths="4", repeats=1)
+
+
+def test_a_stock_folder_is_timed_and_its_zeros_are_counted(
+    exported: Path, pico: Any, sentiment: Any, tmp_path: Path
+) -> None:
+    run = api.prune(
+        str(sentiment.csv), "smp", 0.8, model=str(pico("bert")), max_steps=1, batch_size=8, output=tmp_path
+    ).path
+    stock = api.export(run, "hf", output=tmp_path / "stock").path
+    found = api.bench_infer(stock, batches="1", lengths="4", repeats=1).to_json()["contenders"]
+    assert [one["name"] for one in found][-1] == "stock"
+    assert found[-1]["sparsity"] == pytest.approx(0.8, abs=1e-3)
