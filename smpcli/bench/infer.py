@@ -169,10 +169,11 @@ def _export(path: Path) -> tuple[Contender, str | None]:
     """The contender of an export, and its base model where the export names it."""
     format = format_of(path) if path.is_dir() else None
     if format in SHRINKING:
-        about = read_about(path, format, VERSION)
-        metric = read_details(path).get("metrics", {}).get(about.metric)
+        about, found = read_about(path, format, VERSION), read_details(path)
+        metric = found.get("metrics", {}).get(about.metric)
         shown = f"{about.metric} {metric:.4f}" if metric is not None else ""
-        return Contender(path.name, format, str(path), 1 - about.remaining, _size(path), shown), about.model
+        sparsity = found.get("sparsity", 1 - about.remaining)
+        return Contender(path.name, format, str(path), sparsity, _size(path), shown), about.model
     if (path / "config.json").is_file():
         return Contender(path.name, "stock", str(path), _sparsity(str(path)), _size(path)), None
     raise UserError(

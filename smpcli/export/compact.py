@@ -136,6 +136,7 @@ def details(parts: Parts, precision: str) -> dict[str, Any]:
     """What compact.json says: how to build the model, and how small it is."""
     return {
         "precision": precision,
+        "sparsity": 1 - parts.kept / parts.dense_area,
         "area": parts.area / parts.dense_area,
         "dropped_rows": parts.dropped_rows,
         "architecture": dataclasses.asdict(parts.architecture),

@@ -13,6 +13,8 @@ import pytest
 from commandline import PRUNABLE, Smp, make_run, result_of, run_process
 from safetensors.numpy import load_file
 
+from smpcli import load
+
 WINDOWS = ["--set", "max_length=32", "--set", "stride=8", "--batch-size", "8", "--set", "evaluations=1"]
 HEADS = {"words": "bert-mlm", "prototype": "bert", "classifier": "bert"}
 
@@ -115,6 +117,12 @@ def test_exports_answer_as_the_run_did(
             "words": [vocabulary["No"], vocabulary["Yes"]] if head == "words" else None,
         }
         answers[head] = predicted[chosen["qas"][0]["id"]]
+        for path in (run, tmp_path / head, tmp_path / f"{head}.smpmask"):
+            found = load(path).predict([chosen["qas"][0]["question"]], [chosen["context"]])
+            assert found == [{"answer": answers[head]}]
+    asked = f"{chosen['qas'][0]['question']}\t{chosen['context']}"
+    line = smp("predict", tmp_path / f"{head}.smpmask", asked).json
+    assert (line["text"], line["answer"]) == (asked, answers[head])
     done = run_process([sys.executable, "-c", STOCK, json.dumps(tasks)], tmp_path, environment).ok()
     assert json.loads(done.out) == answers
 
