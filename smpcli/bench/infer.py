@@ -64,7 +64,7 @@ class Report:
     def title(self) -> str:
         threads = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
         return (
-            f"A batch: milliseconds, texts a second, times dense torch. Medians of {self.repeats} rounds, {threads}."
+            f"Milliseconds a batch, times dense torch, texts a second. Medians of {self.repeats} rounds, {threads}."
         )
 
     def speed(self, contender: Contender, shape: tuple[int, int]) -> float:

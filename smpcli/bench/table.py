@@ -12,7 +12,7 @@ def columns(report: Report) -> list[str]:
 
 
 def rows(report: Report) -> Iterator[list[str]]:
-    """For each batch size a row a contender; a cell is milliseconds a batch, texts a second, times dense torch."""
+    """For each batch size a row a contender; a cell is milliseconds a batch, times dense torch, texts a second."""
     for batch in report.batches:
         for one in report.contenders:
             name = f"{one.name} ({one.metric})" if one.metric else one.name
@@ -21,7 +21,7 @@ def rows(report: Report) -> Iterator[list[str]]:
             for length in report.lengths:
                 seconds = one.latency((batch, length))
                 speed = report.speed(one, (batch, length))
-                cells.append(f"{1000 * seconds:.2f} ms  {batch / seconds:.0f}/s  {speed:.2f}×")
+                cells.append(f"{1000 * seconds:.2f} ms\n{speed:.2f}×  {batch / seconds:.0f}/s")
             yield [*about, *cells]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, gelu, layer_norm, linear, relu, silu
+from torch.nn.functional import embedding, gelu, layer_norm, linear, relu, scaled_dot_product_attention, silu
 
 #: The six matrices of a block.
 ROLES = ("query", "key", "value", "output", "up", "down")
@@ -147,8 +147,8 @@ class CompactBlock(Tensors):
             k, v = self._heads(read, "answer", 2)
         else:
             q, k, v = self._heads(read, "all", 3)
-        shares = ((q @ k.transpose(-1, -2)) + bias).softmax(-1)
-        return _pick((shares @ v).transpose(1, 2).flatten(2), self.mixed)
+        mixed = scaled_dot_product_attention(q, k, v, bias, scale=1.0)
+        return _pick(mixed.transpose(1, 2).flatten(2), self.mixed)
 
     def _heads(self, x: Tensor, name: str, parts: int) -> tuple[Tensor, ...]:
         """x (batch, length, …) -> `parts` times (batch, heads, length, width of the widest head)."""

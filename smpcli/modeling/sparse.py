@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from smpcli.modeling.compact import ACTIVATIONS, CompactBlock, CompactModel
 
@@ -135,18 +136,18 @@ def _attend(
         k, v = _heads(block, matrices, read, "answer", 2, batch)
     else:
         q, k, v = _heads(block, matrices, read, "all", 3, batch)
-    shares = ((q.transpose(-1, -2) @ k) + bias).softmax(-1)
-    # (batch, heads, width, positions) -> (heads * width, batch * positions)
-    mixed = (v @ shares.transpose(-1, -2)).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
-    return _pick(mixed, block.mixed)
+    mixed = scaled_dot_product_attention(q, k, v, bias, scale=1.0)
+    # (batch, heads, positions, width) -> (heads * width, batch * positions)
+    return _pick(mixed.permute(1, 3, 0, 2).flatten(2).flatten(0, 1), block.mixed)
 
 
 def _heads(
     block: CompactBlock, matrices: dict[str, Matrix], x: Tensor, name: str, parts: int, batch: int
 ) -> tuple[Tensor, ...]:
-    """`parts` times (batch, heads, width, positions)."""
+    """`parts` times (batch, heads, positions, width)."""
     y = _pick(matrices[name](x), getattr(block, f"{name}_places"))
-    return y.view(parts, block.heads, -1, batch, x.shape[1] // batch).permute(0, 3, 1, 2, 4).unbind(0)
+    y = y.view(parts, block.heads, -1, batch, x.shape[1] // batch)
+    return y.permute(0, 3, 1, 4, 2).contiguous().unbind(0)
 
 
 def _pick(x: Tensor, index: Tensor | None) -> Tensor:
