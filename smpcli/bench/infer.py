@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from smpcli.export.compact import VERSION, read_details
 from smpcli.export.formats import SHRINKING
 
 BATCHES, LENGTHS, REPEATS = (1, 8, 32), (16, 32, 128), 10
+# Threads of torch and onnxruntime go on spinning after a run, some 20 ms, in the hope of another: the next contender
+# would share its cores with them.
+REST = 0.05
 BASELINE = "dense, torch"
 
 
@@ -153,6 +157,7 @@ def bench(
         for shape in shapes:
             for _ in range(repeats):
                 for contender, process in zip(contenders, processes, strict=True):
+                    time.sleep(REST)
                     answer = _ask(contender, process, {"batch": shape[0], "length": shape[1]})
                     contender.seconds.setdefault(shape, []).append(answer["seconds"])
                     contender.memory = answer["memory"]
