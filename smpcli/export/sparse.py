@@ -43,12 +43,16 @@ def write(run: Reopened, target: Path, drop_rows_below: int = 0, precision: str 
         model.choose(None)
         choices = model.choices()
         save_file(compress(parts.tensors), folder / TENSORS)
-        found = {**details(parts, precision), "machine": machine(), "sparse_at": choices}
+        found = {**details(parts, precision), "machine": machine(), "choices": choices}
         verified = describe_and_verify(run, folder, FORMAT, found)
         made = exported(run, target, folder, FORMAT, verified, parts)
-    count = sum(len(block) for block in choices)
-    won = sum(any(tokens) for block in choices for tokens in block.values())
-    remark = f"{won} of {count} matrices are faster as sparse ones at some number of tokens, on this machine"
+    count = sum(len(block) for block in choices["matrices"])
+    won = sum(bool(tokens) for block in choices["matrices"] for tokens in block.values())
+    where = ", ".join(map(str, choices["columns"])) or "none"
+    remark = (
+        f"{won} of {count} matrices are faster as sparse ones at some number of tokens, on this machine; "
+        f"the whole model is faster than the compact one at (of those measured): {where} tokens"
+    )
     return Exported(**{**vars(made), "remarks": (*made.remarks, remark)})
 
 
@@ -66,7 +70,7 @@ def load_model(path: Path) -> SparseModel:
     """The module alone, with the export's choices where it was made on a machine like this one, else new ones."""
     found = read_details(path)
     made = SparseModel(build(path, found, expand))
-    made.choose(found.get("sparse_at") if found.get("machine") == machine() else None)
+    made.choose(found.get("choices") if found.get("machine") == machine() else None)
     return made
 
 

@@ -2,14 +2,15 @@
 
 Transposing around every product is what makes sparse kernels lose in a whole model; here nothing is transposed but
 the embeddings. Which matrix is multiplied as CSR and which as dense is decided by measuring, for several numbers of
-tokens.
+tokens; and so is whether the model runs in this layout at all, or as the compact model that it is made from.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ TOKENS = (1, 16, 64, 256, 1024, 4096)
 # Sparse must be this much faster to be chosen: a measurement has noise.
 MARGIN = 0.95
 ROUNDS = 5
+# Tokens of a text, where whole models are measured; RoBERTa doesn't use its first two positions.
+TEXT, POSITIONS_BEFORE = 32, 2
 
 
 class Matrix:
@@ -39,9 +42,7 @@ class Matrix:
         self.sparse_at: dict[int, bool] = dict.fromkeys(TOKENS, False)
 
     def __call__(self, x: Tensor) -> Tensor:
-        tokens = x.shape[1]
-        nearest = min(TOKENS, key=lambda one: max(one, tokens) / min(one, tokens))
-        y: Tensor = self.sparse(x) if self.sparse_at[nearest] else self.dense(x)
+        y: Tensor = self.sparse(x) if self.sparse_at[_nearest(x.shape[1])] else self.dense(x)
         return y
 
     def dense(self, x: Tensor) -> Tensor:
@@ -52,28 +53,51 @@ class Matrix:
         return y.add_(self.bias)
 
     def measure(self) -> None:
-        """Choose the kernel for each number of tokens by the fastest of some interleaved rounds."""
+        """Choose the kernel for each number of tokens."""
         for tokens in TOKENS:
             x = torch.randn(self.weight.shape[1], tokens)
-            seconds = {self.dense: float("inf"), self.sparse: float("inf")}
-            for _ in range(ROUNDS):
-                for kernel in seconds:
-                    start = time.perf_counter()
-                    kernel(x)
-                    seconds[kernel] = min(seconds[kernel], time.perf_counter() - start)
-            self.sparse_at[tokens] = seconds[self.sparse] < MARGIN * seconds[self.dense]
+            self.sparse_at[tokens] = _is_faster(lambda x=x: self.sparse(x), lambda x=x: self.dense(x))  # type: ignore[misc]
+
+
+def _nearest(tokens: int) -> int:
+    return min(TOKENS, key=lambda one: max(one, tokens) / min(one, tokens))
+
+
+def _is_faster(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> bool:
+    """Whether `one` is, by the fastest of some interleaved rounds."""
+    seconds = {one: float("inf"), other: float("inf")}
+    for _ in range(ROUNDS):
+        for run in seconds:
+            start = time.perf_counter()
+            run()
+            seconds[run] = min(seconds[run], time.perf_counter() - start)
+    return seconds[one] < MARGIN * seconds[other]
 
 
 class SparseModel(nn.Module):
-    """As `CompactModel`, which it is made from."""
+    """As `CompactModel`, which it is made from, and as which it runs where that is faster.
+
+    columns_at: whether activations lie as (features, tokens), for each number of tokens.
+    """
 
     def __init__(self, model: CompactModel) -> None:
         super().__init__()
         self.model = model
         self.matrices = [_matrices(block) for block in model.blocks]  # type: ignore[arg-type]
+        self.columns_at: dict[int, bool] = dict.fromkeys(TOKENS, True)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Token ids and masks (batch, length) -> logits (batch, labels)."""
+        batch, length = input_ids.shape
+        if not self.columns_at[_nearest(batch * length)]:
+            plain: Tensor = self.model(input_ids, attention_mask, token_type_ids)
+            return plain
+        return self.run_in_columns(input_ids, attention_mask, token_type_ids)
+
+    def run_in_columns(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """`forward` in the layout of sparse products."""
         batch, length = input_ids.shape
         embedded = self.model.embeddings(input_ids, token_type_ids)
         x = embedded.flatten(0, 1).T.contiguous()
@@ -84,25 +108,50 @@ class SparseModel(nn.Module):
         logits: Tensor = self.model.head(x.T)
         return logits
 
-    def choices(self) -> list[dict[str, list[int]]]:
-        """Of each block's matrices, the numbers of tokens at which they are multiplied as CSR."""
-        return [
-            {
-                name: [tokens for tokens, sparse in matrix.sparse_at.items() if sparse]
-                for name, matrix in block.items()
-            }
-            for block in self.matrices
-        ]
+    def choices(self) -> dict[str, Any]:
+        """What was chosen: of each block's matrices, the numbers of tokens at which they are multiplied as CSR
+        ("matrices"), and those at which the model runs in columns ("columns")."""
+        return {
+            "matrices": [
+                {name: _true(matrix.sparse_at) for name, matrix in block.items()} for block in self.matrices
+            ],
+            "columns": _true(self.columns_at),
+        }
 
-    def choose(self, choices: Sequence[Mapping[str, Sequence[int]]] | None) -> None:
-        """Take choices made before on a machine like this one; None: measure. Raises KeyError for another model's."""
-        for index, block in enumerate(self.matrices):
-            for name, matrix in block.items():
-                if choices is None:
-                    matrix.measure()
-                else:
-                    chosen = choices[index][name]
-                    matrix.sparse_at = {tokens: tokens in chosen for tokens in TOKENS}
+    def choose(self, choices: Any = None) -> None:
+        """Take choices made before on a machine like this one; where there are none, or another model's, measure."""
+        try:
+            found = [
+                (matrix, [int(tokens) for tokens in chosen[name]])
+                for block, chosen in zip(self.matrices, choices["matrices"], strict=True)
+                for name, matrix in block.items()
+            ]
+            columns = [int(tokens) for tokens in choices["columns"]]
+        except (TypeError, KeyError, ValueError, OverflowError):
+            return self.measure()
+        for matrix, tokens in found:
+            matrix.sparse_at = {one: one in tokens for one in TOKENS}
+        self.columns_at = {one: one in columns for one in TOKENS}
+        return None
+
+    @torch.inference_mode()
+    def measure(self) -> None:
+        """Choose by measuring: first each matrix's kernel, then the layout."""
+        for block in self.matrices:
+            for matrix in block.values():
+                matrix.measure()
+        for tokens in TOKENS:
+            length = min(tokens, TEXT, len(self.model.embeddings.position) - POSITIONS_BEFORE)
+            ids = torch.ones(max(1, tokens // length), length, dtype=torch.long)
+            given = ids, torch.ones_like(ids)
+            self.columns_at[tokens] = _is_faster(
+                lambda given=given: self.run_in_columns(*given),  # type: ignore[misc]
+                lambda given=given: self.model(*given),  # type: ignore[misc]
+            )
+
+
+def _true(found: Mapping[int, bool]) -> list[int]:
+    return [tokens for tokens, chosen in found.items() if chosen]
 
 
 def _matrices(block: CompactBlock) -> dict[str, Matrix]:

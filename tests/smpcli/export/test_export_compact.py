@@ -90,8 +90,33 @@ def test_smaller_and_the_same_logits_in_torch_sparse_and_onnxruntime(
             for matrix in block.values():
                 matrix.sparse_at = dict.fromkeys(TOKENS, everywhere)
         assert_same(model, on_kernels, tokenizer)
+        on_kernels.columns_at = dict.fromkeys(TOKENS, False)
+        assert_same(model, on_kernels, tokenizer)
     write_graph(small, tmp_path / "model.onnx", "fp32")
     assert_same(model, GraphModel(tmp_path / "model.onnx", 1), tokenizer)
+
+
+def test_choices_of_kernels_are_taken_over_and_damaged_ones_measured_anew(pico: Any, sentiment: Any) -> None:
+    model, _ = pruned(pico, sentiment, *HEADS[0])
+    architecture, tensors, _ = take_apart(model)
+    small = CompactModel(architecture, tensors)
+    first = SparseModel(small)
+    for block in first.matrices:
+        for index, matrix in enumerate(block.values()):
+            matrix.sparse_at = {tokens: tokens > 10 * index for tokens in TOKENS}
+    first.columns_at = {tokens: tokens == TOKENS[0] for tokens in TOKENS}
+    second = SparseModel(small)
+    second.choose(first.choices())
+    assert second.choices() == first.choices()
+    assert second.columns_at == first.columns_at
+    asked: list[bool] = []
+    for count, damaged in enumerate(
+        (None, [], {}, {"matrices": [], "columns": []}, {"matrices": 3, "columns": None}, "x"), 1
+    ):
+        third = SparseModel(small)
+        third.measure = lambda: asked.append(True)  # type: ignore[method-assign]
+        third.choose(damaged)
+        assert len(asked) == count
 
 
 def test_no_relative_positions(pico: Any, sentiment: Any) -> None:
