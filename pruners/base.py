@@ -43,6 +43,8 @@ class PrunerSettings:
     def __post_init__(self) -> None:
         for spec in fields(self):
             value, low, high = getattr(self, spec.name), spec.metadata.get("low"), spec.metadata.get("high")
+            if isinstance(value, str):
+                continue
             # `not (a <= b)` instead of `a > b`: a NaN must fail too.
             if low is not None and not value >= low:
                 raise ValueError(f"{spec.name} must be at least {low}, not {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -13,7 +14,7 @@ from pruners.base import Pruner, PrunerSettings, setting
 from pruners.masking import LayerStatistics, MaskedLayer
 from pruners.registry import PrunerError
 from pruners.schedule import cubic_rise
-from pruners.structure import Channels
+from pruners.structure import Channels, has_channels
 
 
 @dataclass
@@ -27,8 +28,12 @@ class ScoredSettings(PrunerSettings):
     factored: bool = setting(False, "learn a score for each row and column beside each weight's own")
     scores_lr: float = setting(2e-2, "peak learning rate of the scores", 0)
     penalty: float = setting(0.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
-    structure: float = setting(
-        1.0, "largest fraction of neurons and heads that keep weights, for small fast exports; 1: any", 0.01, 1
+    structure: float | Literal["auto"] = setting(
+        1.0,
+        "largest fraction of neurons and heads that keep weights, for small fast exports; 1: all may; auto: the root "
+        "of the density, in models whose blocks are known",
+        0.01,
+        1,
     )
 
 
@@ -42,7 +47,14 @@ class ScoredPruner(Pruner):
     def __init__(self, settings: PrunerSettings | None = None) -> None:
         super().__init__(settings)
         self.channels: Channels | None = None
-        self.final_density = 0.0
+        self.final_density = 1.0
+
+    @property
+    def limit(self) -> float:
+        """The largest fraction of channels that keep weights in the end."""
+        structure = self.settings.structure
+        # Of n^2 weights then about n stay in each of n channels: as dense within as channels are among all.
+        return math.sqrt(self.final_density) if structure == "auto" else structure
 
     @property
     def own_selection(self) -> bool:
@@ -70,25 +82,24 @@ class ScoredPruner(Pruner):
         return self.settings.init_scale * (importance / mean - 1)
 
     def density(self, progress: float, final: float) -> float:
-        if final > self.settings.structure:
+        self.final_density = final
+        if final > self.limit:
             raise PrunerError(
-                f"structure={self.settings.structure:g} has no room for {final:.0%} of the weights: give at least "
+                f"structure={self.limit:g} has no room for {final:.0%} of the weights: give at least "
                 f"structure={final:g}, or a higher sparsity"
             )
-        self.final_density = final
         return super().density(progress, final)
 
     def restrict(self, layers: Sequence[MaskedLayer], counts: list[int], density: float) -> list[int]:
-        """With `structure`, the fraction of channels falls from 1 to it as the density falls to its final value."""
-        final, structure = self.final_density, self.settings.structure
-        if structure == 1:
+        """With `structure`, the fraction of channels falls from 1 to its limit as the density falls to its end."""
+        final, limit = self.final_density, self.limit
+        if limit == 1 or (self.settings.structure == "auto" and not has_channels(layers)):
             return counts
         if self.channels is None:
             self.channels = Channels(layers)
-        left = (density - final) / (1 - final)
-        return self.channels.restrict(
-            layers, [self.score(layer) for layer in layers], counts, structure + (1 - structure) * left
-        )
+        left = (density - final) / (1 - final) if final < 1 else 1.0
+        scores = [self.score(layer) for layer in layers]
+        return self.channels.restrict(layers, scores, counts, limit + (1 - limit) * left)
 
     def select(self, layer: MaskedLayer, kept: int) -> Tensor:
         if self.channels is None:

@@ -52,11 +52,26 @@ class Shared:
         return (self.first, self.first_axis), (self.second, self.second_axis)
 
 
+def has_channels(layers: Sequence[MaskedLayer]) -> bool:
+    """Whether these are blocks as `find_channels` knows them."""
+    return _blocks(layers) is not None
+
+
 def find_channels(layers: Sequence[MaskedLayer]) -> list[tuple[Shared, Shared, Shared]]:
     """For each block its pairs of layers: query and key, value and output, the two of the feed-forward part.
 
     Raises PrunerError for layers of another architecture.
     """
+    found = _blocks(layers)
+    if found is None:
+        raise PrunerError(
+            "structure needs blocks of query, key, value, output and two feed-forward matrices, as in BERT, "
+            "RoBERTa, DistilBERT, ELECTRA or MPNet: leave it out for this model"
+        )
+    return found
+
+
+def _blocks(layers: Sequence[MaskedLayer]) -> list[tuple[Shared, Shared, Shared]] | None:
     blocks: dict[str, list[int]] = {}
     for index, layer in enumerate(layers):
         blocks.setdefault(layer.name.removesuffix(layer.kind), []).append(index)
@@ -64,10 +79,7 @@ def find_channels(layers: Sequence[MaskedLayer]) -> list[tuple[Shared, Shared, S
     for members in blocks.values():
         pairs = [_pair(layers, members, *names) for names in _PAIRS]
         if len(members) != 2 * len(_PAIRS) or None in pairs:
-            raise PrunerError(
-                "structure needs blocks of query, key, value, output and two feed-forward matrices, as in BERT, "
-                "RoBERTa, DistilBERT, ELECTRA or MPNet: leave it out for this model"
-            )
+            return None
         found.append(tuple(pairs))
     return found  # type: ignore[return-value]
 

@@ -65,12 +65,12 @@ def describe_method(name: str) -> dict[str, Any]:
 
 def _type_name(annotation: Any) -> str:
     """`float`, `int`, or the words of a Literal: "zero | magnitude"."""
+    if isinstance(annotation, str):
+        return annotation
     arguments = getattr(annotation, "__args__", None)
     if arguments is None:
-        return str(getattr(annotation, "__name__", annotation))
-    return " | ".join(_type_name(part) if isinstance(part, type) else str(part) for part in arguments).replace(
-        "NoneType", "none"
-    )
+        return str(getattr(annotation, "__name__", annotation)).replace("NoneType", "none")
+    return " | ".join(map(_type_name, arguments))
 
 
 def list_recipes() -> list[dict[str, str]]:

@@ -194,8 +194,8 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner], sources:
         )
     except ValidationError as error:
         raise invalid(error, sources) from None
-    structure: float = getattr(method, "structure", 1.0)
-    if structure < 1 - run.sparsity:
+    structure: float | str = getattr(method, "structure", 1.0)
+    if isinstance(structure, float) and structure < 1 - run.sparsity:
         raise UserError(
             f"structure={structure:g} has no room for {1 - run.sparsity:.0%} of the weights: give at least "
             f"structure={1 - run.sparsity:g}, or a higher sparsity"

@@ -127,6 +127,30 @@ def test_the_fraction_falls_with_the_density(blocks: list[MaskedLayer]) -> None:
     assert 0.6 * CHANNELS - 2 * SIZE < sum(int(part.sum()) for part in alive(blocks)) <= 0.6 * CHANNELS
 
 
+@pytest.mark.parametrize("density", [0.04, 0.25, 0.49])
+def test_auto_is_the_root_of_the_density(blocks: list[MaskedLayer], density: float) -> None:
+    pruner = registry.load("smp")
+    made = pruner()
+    assert made.settings.structure == "auto"
+    refresh(made, blocks, made.density(1.0, density))
+    left = sum(int(part.sum()) for part in alive(blocks))
+    assert density**0.5 * CHANNELS - 2 * SIZE < left <= density**0.5 * CHANNELS
+    assert sum(int(layer.mask.sum()) for layer in blocks) == int(density * sum(s.mask.numel() for s in blocks))
+
+
+def test_auto_limits_nothing_in_blocks_of_another_form(make_layers: MakeLayers) -> None:
+    layers = make_layers([(4, 4), (8, 4), (4, 8)], ["self_attn.qkv", "mlp.up", "mlp.down"])
+    pruner = registry.load("smp")
+    masks = []
+    for structure in ("auto", 1.0):
+        for layer in layers:
+            layer.learn_scores(layer.weight.abs(), factored=False)
+        made = pruner(pruner.Settings(structure=structure))
+        refresh(made, layers, made.density(1.0, 0.25))
+        masks.append([layer.mask for layer in layers])
+    assert all(torch.equal(one, other) for one, other in zip(*masks, strict=True))
+
+
 def test_full_channels_hand_their_surplus_on(blocks: list[MaskedLayer]) -> None:
     """Where the weights just fit, every weight of the chosen channels stays."""
     pruner = registry.load("smp")
