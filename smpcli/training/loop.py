@@ -172,7 +172,8 @@ def train(
         finish_step(step + 1, density)
     if layers:
         refuse_infinite([part for layer in layers for part in layer.score_parameters()], steps - 1)
-        _refresh(pruner, layers, final_density, steps - 1)
+        # Asked of the schedule, as in every step: a run that is resumed behind its last step has not asked yet.
+        _refresh(pruner, layers, pruner.density(1.0, final_density), steps - 1)
     with watch.evaluating(position(steps, final_density if layers else FULL, evaluated=False)):
         evaluation = evaluate()
     history.append((steps, evaluation.metrics))
