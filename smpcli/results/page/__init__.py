@@ -37,8 +37,8 @@ def write_page(comparison: Comparison, path: Path) -> None:
     library = get_plotlyjs().replace("\r\n", "\n")
     parts = {
         # blob: is the picture that Plotly's camera button makes.
-        "@POLICY@": "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
-        f"script-src '{_digest(library)}' '{_digest(script)}'",
+        "@POLICY@": "default-src 'none'; form-action 'none'; base-uri 'none'; img-src data: blob:; "
+        f"style-src 'unsafe-inline'; script-src '{_digest(library)}' '{_digest(script)}'",
         "@STYLE@": (_HERE / "page.css").read_text(encoding="utf-8"),
         "@DATA@": _harmless(contents(comparison)),
         "@PLOTLY@": library,

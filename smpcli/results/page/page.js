@@ -5,7 +5,9 @@
   const at = (id) => document.getElementById(id);
   const COLUMNS = ["method", "settings", "sparsity", "remaining", "", "n", "vs dense", "trained", "bytes", "time"];
   const METRIC = 4, TEXTS = [0, 1];
-  const CHART = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  // The buttons that there may be: by default, one of Plotly's sends the data to its makers.
+  const BUTTONS = ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"];
+  const CHART = { responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtons: [BUTTONS] };
   const state = { table: 0, column: null, down: false, search: "" };
 
   function make(name, attributes, ...children) {

@@ -198,7 +198,9 @@ def test_the_plot_is_drawn_shows_values_and_hides_lines(page: Any) -> None:
     assert len(marks(page)) == before
 
 
-def test_the_camera_saves_the_plot(page: Any, tmp_path: Path) -> None:
+def test_the_camera_saves_the_plot_and_no_button_sends_it_anywhere(page: Any, tmp_path: Path) -> None:
+    titles = {button.get_attribute("data-title") for button in page.locator(".modebar-btn").all()}
+    assert titles == {"Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
     page.locator("#plot").hover()
     with page.expect_download() as saved:
         page.locator("#plot .modebar-btn").first.click()
