@@ -15,6 +15,8 @@ app = typer.Typer(
     name="smp",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Rich markup would swallow "[default: …]".
+    rich_markup_mode="markdown",
     help="Prune pre-trained language models for a task, and compare methods of doing so.",
 )
 app.command("prune")(prune.prune)

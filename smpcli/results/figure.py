@@ -23,9 +23,9 @@ SUFFIXES = (".png", ".svg", ".pdf")
 _COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 # None is plainly dashed: that is dense.
-_STYLES = ("-", (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (8, 1.5)), (0, (4, 1, 1, 1, 1, 1)))
+STYLES = ("-", (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (8, 1.5)), (0, (4, 1, 1, 1, 1, 1)))
 # From this ratio of the largest to the smallest share that remains on, a linear axis crowds the small ones together.
-_LOG_FROM = 4
+LOG_FROM = 4
 
 
 @dataclass
@@ -132,7 +132,7 @@ def _panel(
     lines = lines_of(rows, others)
     pruned = [line for line in lines if line.method != "dense"]
     shares = sorted({x for line in pruned for x in line.xs}) or [1.0]
-    log = shares[-1] / shares[0] >= _LOG_FROM
+    log = shares[-1] / shares[0] >= LOG_FROM
     reach = (shares[0] / 1.25, shares[-1] * 1.25) if log else (shares[0] - 0.05, shares[-1] + 0.05)
     if log:
         axes.set_xscale("log")
@@ -147,7 +147,7 @@ def _panel(
             textcoords="offset points", fontsize=7.5, color=grey,
         )  # fmt: skip
     for place, line in enumerate(pruned):
-        look = looks.setdefault(line.name, _look(len(looks), line.published))
+        look = looks.setdefault(line.name, look_of(len(looks), line.published))
         # A little beside each other, so that spreads of one share don't hide one another.
         shift = (place - (len(pruned) - 1) / 2) * 0.016
         xs = [x * (1 + shift * 2) if log else x + shift * (reach[1] - reach[0]) for x in line.xs]
@@ -166,13 +166,13 @@ def _panel(
     axes.set_ylabel(f"{plain(rows[0].metric)} %")
 
 
-def _look(place: int, published: bool) -> dict[str, Any]:
-    """Colour, marker and line style, all three different, so that a grey print is as clear. Published: hollow."""
+def look_of(place: int, published: bool) -> dict[str, Any]:
+    """Colour, marker and line style of a line, all different, so that a grey print is as clear. Published: hollow."""
     colour = _COLOURS[place % len(_COLOURS)]
     return {
         "color": "0.45" if published else colour,
         "marker": _MARKERS[place % len(_MARKERS)],
-        "linestyle": ":" if published else _STYLES[place % len(_STYLES)],
+        "linestyle": ":" if published else STYLES[place % len(STYLES)],
         "markerfacecolor": "white" if published else colour,
     }
 

@@ -32,7 +32,8 @@ def start_tracker(name: str | None, accelerator: Accelerator, run_id: str, setti
     # TensorBoard has no projects: there, a run's folder is all.
     project = run_id if name == "tensorboard" else "smp"
     own: dict[str, dict[str, Any]] = {
-        "wandb": {"name": run_id, "dir": accelerator.project_dir},
+        # It adds a folder "wandb" of its own.
+        "wandb": {"name": run_id, "dir": accelerator.project_dir and str(Path(accelerator.project_dir).parent)},
         "trackio": {"name": run_id},
         "mlflow": {"run_name": run_id},
     }

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import os
 import re
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from commandline import PRUNABLE, Done, Smp, listing, result_of, run_process
+import yaml
+from commandline import PRUNABLE, Done, Smp, listing, make_run, result_of, run_process
+from documents import commands_of, files_of, page, run_commands
 from safetensors.numpy import load_file
 
 HERE = Path(__file__).parent
 OWN = "smp (built in)"
+WALKTHROUGH = page("write-a-pruner.md")
 
 
 def pip_install(target: Path, environment: dict[str, str], *packages: Path) -> Path:
@@ -27,8 +34,12 @@ def pip_install(target: Path, environment: dict[str, str], *packages: Path) -> P
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
-    """The folder that the package `smp-random` is installed in."""
-    return pip_install(tmp_path_factory.mktemp("plugin") / "installed", environment, HERE / "plugin")
+    """The folder that `smp-random` and the package of docs/write-a-pruner.md are installed in."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "smp-relative").mkdir()
+    for name, text in files_of(WALKTHROUGH).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return pip_install(folder / "installed", environment, HERE / "plugin", folder / "smp-relative")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +53,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 def installed(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`smp-random`, as seen by this process."""
     monkeypatch.syspath_prepend(plugin)
-    monkeypatch.delitem(sys.modules, "smp_random", raising=False)
+    for name in ("smp_random", "smp_relative"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     importlib.invalidate_caches()
 
 
@@ -87,29 +99,16 @@ def test_an_installed_method_is_shown_in_full(smp: Smp, installed: None) -> None
     assert settings["mask_seed"]["default"] == 0 and "ramp_end" in settings
 
 
-def test_an_installed_method_from_prune_to_export(
-    real_smp: Smp, smp: Smp, plugin: Path, installed: None, on_pico: list[str], finished: Path, tmp_path: Path
+def test_an_installed_method_s_setting_is_checked_and_matters(
+    smp: Smp, installed: None, on_pico: list[str], tmp_path: Path
 ) -> None:
-    env = {"PYTHONPATH": str(plugin)}
     command = ["prune", "--method", "random", "--sparsity", "0.75", *on_pico]
-    done = real_smp(*command, "--set", "mask_seed=3", "--quiet", cwd=tmp_path, env=env).ok()
-    assert done.err == ""
-    run = tmp_path / done.out.strip()
+    run = make_run(*command, "--set", "mask_seed=3", "--output", tmp_path / "one")
     result = result_of(run)
     assert result["run"]["method"] == "random"
     assert result["weights"]["kept"] == PRUNABLE // 4
     assert "mask_seed: 3\n" in (run / "settings.yaml").read_text(encoding="utf-8")
 
-    assert smp("eval", run, "--json").json["agrees"]
-    rows = smp("compare", run, finished, "--csv", tmp_path / "c.csv", "--json").json["rows"]
-    assert sorted(row["method"] for row in rows) == ["random", "smp"]
-    made = smp("export", run, "--output", tmp_path / "hf", "--json").json
-    assert made["max_difference"] <= 1e-5
-    weights = load_file(tmp_path / "hf" / "model.safetensors")
-    kept = sum(np.count_nonzero(tensor) for name, tensor in weights.items() if ".layer." in name and tensor.ndim == 2)
-    assert kept == PRUNABLE // 4
-
-    # The setting is the method's own: it is checked, and it matters.
     one_error(smp(*command, "--set", "mask_seed=-1", "--output", tmp_path / "no"), "mask_seed", "-1")
     one_error(
         smp(*command, "--set", "maskseed=1", "--output", tmp_path / "no"), "'mask_seed'", "`smp methods random`"
@@ -117,6 +116,36 @@ def test_an_installed_method_from_prune_to_export(
     other = smp(*command, "--set", "mask_seed=4", "--output", tmp_path / "other", "--json").json
     other_mask = tmp_path / "other" / other["run"]["id"] / "mask.safetensors"
     assert other_mask.read_bytes() != (run / "mask.safetensors").read_bytes()
+
+
+def test_the_walkthrough_ends_with_a_method_that_works(
+    installed: None, plugin: Path, pico: Callable[[str], Path], sentiment: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """docs/write-a-pruner.md: its package is installed, its test passes, and its commands run in their order."""
+    monkeypatch.syspath_prepend(plugin.parent / "smp-relative")
+    own = importlib.import_module("test_relative")
+    tests = [test for name, test in vars(own).items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        test()
+
+    shutil.copy(sentiment.csv, tmp_path / "movies.csv")
+    short = {"task": "movies.csv", "model": str(pico("bert")), "max_length": 24, "max_steps": 6, "batch_size": 8}
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(short))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    make_run("prune", "--recipe", "short.yaml", "--method", "magnitude", "--sparsity", "0.9")
+    assert {command.split()[1] for command, _ in commands_of(WALKTHROUGH)} == set(
+        "methods prune eval compare inspect export".split()
+    )
+    run_commands(WALKTHROUGH, {"minilm": str(pico("bert"))})
+    (run,) = tmp_path.glob("results/movies-relative-0.9-seed0-*")
+    assert result_of(run)["weights"]["kept"] == PRUNABLE // 10
+    with (tmp_path / "results/comparison.csv").open(newline="") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"relative", "magnitude"}
+    weights = load_file(tmp_path / "reviews-relative" / "model.safetensors")
+    kept = sum(np.count_nonzero(tensor) for name, tensor in weights.items() if ".layer." in name and tensor.ndim == 2)
+    assert kept == PRUNABLE // 10
 
 
 def test_a_run_whose_plugin_is_gone(

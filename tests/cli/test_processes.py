@@ -21,6 +21,7 @@ from smpcli.training import processes
 from smpcli.training.batches import LengthBuckets, training_loader
 
 HERE = Path(__file__).parent
+DOCUMENT = HERE.parents[1] / "docs" / "sweeps.md"
 METHODS = ("smp", "movement", "l0")
 STEPS = 20
 # Sums are made in another order, so float32 rounds otherwise. Losses are around 1, and differ by 1e-6 here.
@@ -43,7 +44,10 @@ def test_two_processes_make_the_run_of_one(environment: dict[str, str], flags: l
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    # As docs/sweeps.md says it; the rest are Accelerate's defaults, and a port of our own.
+    documented = "--multi_gpu --num_processes 2"
+    assert f"accelerate launch {documented} -m smpcli prune" in DOCUMENT.read_text(encoding="utf-8")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *documented.split()]
     launch += ["--main_process_port", str(port), "--num_machines", "1", "--mixed_precision", "no"]
     launch += ["--dynamo_backend", "no", str(HERE / "ranks.py"), str(tmp_path), ",".join(METHODS)]
     paths = os.pathsep.join([str(HERE.parents[1]), str(HERE)])

@@ -1,7 +1,8 @@
 """One self-contained page of a comparison: table, plot, heat map and settings, without any network.
 
 Everything that comes from runs is in one JSON block, escaped so that no text of it can end the block, and the script
-puts it on the page as text, never as HTML. The page's own policy forbids every other script and every connection.
+puts it on the page as text, never as HTML. Plot and heat map are Plotly's; its script comes from its Python package.
+The page's own policy forbids every other script and every connection.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from smpcli.errors import UserError
 from smpcli.files import replacing
 from smpcli.results.compare import Comparison, Row
 from smpcli.results.figure import lines_of
+from smpcli.results.page import charts
 from smpcli.results.published import PublishedRow
 from smpcli.results.rundir import MASKS, RunDir, RunError
 from smpcli.results.table import human_bytes, human_count, human_time, published_value, sections
@@ -28,11 +30,18 @@ def write_page(comparison: Comparison, path: Path) -> None:
     """Write the page. Raises `UserError` for a comparison without runs and for a place that can't be written."""
     if not comparison.rows:
         raise UserError("no finished runs for a page: finish one, or widen the filters")
+    from plotly.offline import get_plotlyjs
+
     script = (_HERE / "page.js").read_text(encoding="utf-8")
+    # A line's end that HTML would change, would change what the browser's digest is made of.
+    library = get_plotlyjs().replace("\r\n", "\n")
     parts = {
-        "@POLICY@": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{_digest(script)}'",
+        # blob: is the picture that Plotly's camera button makes.
+        "@POLICY@": "default-src 'none'; form-action 'none'; base-uri 'none'; img-src data: blob:; "
+        f"style-src 'unsafe-inline'; script-src '{_digest(library)}' '{_digest(script)}'",
         "@STYLE@": (_HERE / "page.css").read_text(encoding="utf-8"),
         "@DATA@": _harmless(contents(comparison)),
+        "@PLOTLY@": library,
         "@SCRIPT@": script,
     }
     page = (_HERE / "page.html").read_text(encoding="utf-8")
@@ -54,15 +63,7 @@ def contents(comparison: Comparison) -> dict[str, Any]:
                 "title": title,
                 "metric": rows[0].metric,
                 "rows": [*map(_row, rows), *map(_published, others)],
-                "lines": [
-                    {
-                        "name": line.name,
-                        "dense": line.method == "dense",
-                        "published": line.published,
-                        "points": [list(point) for point in zip(line.xs, line.ys, line.spread, strict=True)],
-                    }
-                    for line in lines_of(rows, others)
-                ],
+                "plot": charts.plot(lines_of(rows, others), rows[0].metric),
             }
             for title, rows, others in sections(comparison)
         ],
@@ -114,7 +115,7 @@ def _published(row: PublishedRow) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    """A run's settings and results by name, and its density by layer and type (None where it has no mask)."""
+    """A run's settings and results by name, and its heat map of density (None where it has no mask)."""
     from smpcli.results.collect import read
 
     found = read(path, None)
@@ -143,16 +144,11 @@ def _density(run: RunDir) -> dict[str, Any] | None:
         return {"problem": error.reason}
     grid = density_grid(matrices)
     counts = {(matrix.layer, matrix.kind): (matrix.kept, matrix.size) for matrix in matrices}
-    return {
-        "kinds": grid.kinds,
-        "short": [short(kind) for kind in grid.kinds],
-        "layers": grid.layers,
-        "values": grid.values,
-        "counts": [[counts.get((layer, kind)) for kind in grid.kinds] for layer in grid.layers],
-        "by_layer": grid.by_layer,
-        "by_kind": grid.by_kind,
-        "whole": grid.whole,
-    }
+    return charts.heat(
+        grid,
+        [short(kind) for kind in grid.kinds],
+        [[counts.get((layer, kind)) for kind in grid.kinds] for layer in grid.layers],
+    )
 
 
 def _harmless(value: Any) -> str:
