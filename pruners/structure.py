@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruners.allocation import round_to_total
+from pruners.allocation import SAMPLE_STRIDE, round_to_total
 from pruners.masking import MaskedLayer
 from pruners.registry import PrunerError
 from pruners.selection import ScoreError, top_k_mask
@@ -36,6 +36,10 @@ _OUTPUT = ("attention.output.dense", "out_lin", "attn.o")
 _UP = ("intermediate.dense", "ffn.lin1")
 _DOWN = ("output.dense", "ffn.lin2")
 _PAIRS = ((_QUERY, 0, _KEY, 0), (_VALUE, 0, _OUTPUT, 1), (_UP, 0, _DOWN, 1))
+
+
+# From this many scores on, a threshold comes from a sample of them.
+SAMPLED_FROM = 2**16
 
 
 @dataclass(frozen=True)
@@ -164,15 +168,20 @@ def _missed(pair: Shared, scores: Sequence[Tensor], counts: Sequence[int]) -> Te
 
 
 def _excess(scores: Tensor, kept: int, axis: int) -> Tensor:
-    """What the `kept` highest scores exceed the threshold by, summed over each row (axis 0) or column (axis 1)."""
+    """What scores exceed the threshold by, summed over each row (axis 0) or column (axis 1)."""
     if not kept:
         return scores.new_zeros(scores.shape[axis])
-    flat = scores.reshape(-1)
-    if flat.device.type == "cpu":
-        threshold = float(np.partition(flat.numpy(), flat.numel() - kept)[-kept])
-    else:
-        threshold = float(flat.topk(kept).values[-1])
-    return (scores - threshold).clamp_(min=0).sum(1 - axis)
+    return (scores - _threshold(scores.reshape(-1), kept)).clamp_(min=0).sum(1 - axis)
+
+
+def _threshold(scores: Tensor, kept: int) -> float:
+    """The lowest of the `kept` highest scores, in large matrices of a sample: all channels are measured by the same."""
+    stride = SAMPLE_STRIDE if scores.numel() >= SAMPLED_FROM else 1
+    sample = scores[::stride]
+    kept = min(max(1, round(kept / stride)), sample.numel())
+    if sample.device.type == "cpu":
+        return float(np.partition(sample.numpy(), sample.numel() - kept)[-kept])
+    return float(sample.topk(kept).values[-1])
 
 
 def _afford(values: Tensor, costs: Sequence[int], budget: int, needed: int) -> Tensor:

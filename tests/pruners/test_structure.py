@@ -13,7 +13,7 @@ from torch import Tensor
 from pruners import registry
 from pruners.masking import MaskedLayer, refresh
 from pruners.registry import PrunerError
-from pruners.structure import Channels, find_channels
+from pruners.structure import Channels, _threshold, find_channels
 from smpcli import UserError
 from smpcli.modeling.layers import masked_layers
 from smpcli.settings import resolve
@@ -149,6 +149,14 @@ def test_auto_limits_nothing_in_blocks_of_another_form(make_layers: MakeLayers) 
         refresh(made, layers, made.density(1.0, 0.25))
         masks.append([layer.mask for layer in layers])
     assert all(torch.equal(one, other) for one, other in zip(*masks, strict=True))
+
+
+def test_the_threshold_of_a_large_matrix_is_that_of_every_61st_score() -> None:
+    scores = torch.randn(70_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    sample = sorted(scores.tolist()[::61], reverse=True)
+    assert _threshold(scores, 7_000) == sample[round(7_000 / 61) - 1]
+    assert _threshold(scores, 1) == sample[0]
+    assert _threshold(scores[:1000], 10) == sorted(scores[:1000].tolist(), reverse=True)[9]
 
 
 def test_full_channels_hand_their_surplus_on(blocks: list[MaskedLayer]) -> None:
