@@ -175,7 +175,7 @@ def _excess(scores: Tensor, kept: int, axis: int) -> Tensor:
 
 
 def _threshold(scores: Tensor, kept: int) -> float:
-    """The lowest of the `kept` highest scores, in large matrices of a sample: all channels are measured by the same."""
+    """The lowest of the `kept` highest scores; in large matrices of a sample, as all channels are measured by it."""
     stride = SAMPLE_STRIDE if scores.numel() >= SAMPLED_FROM else 1
     sample = scores[::stride]
     kept = min(max(1, round(kept / stride)), sample.numel())
