@@ -85,7 +85,7 @@ def test_kills_at_every_kind_of_moment(pico: Any, sentiment: Any) -> None:
     assert [line.partition(":")[0] for line in lines] == ["smp", "magnitude"]
     for line in lines:
         assert line.endswith("4 of 4 resumed to the same bytes")
-        assert all(re.search(rf"[1-9]\d* in {moment}", line) for moment in MOMENTS[1:])
+        assert all(re.search(rf"[1-9]\d* in {moment}", line) for moment in MOMENTS[:-1])
 
 
 def test_a_checkpoint_holds_everything_and_a_finished_run_none(run: Any, tmp_path: Path) -> None:
