@@ -10,6 +10,7 @@ makes no slow input.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import logging
 import os
@@ -22,13 +23,20 @@ import tempfile
 import time
 import traceback
 import warnings
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+
+from pruners import registry
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 SECONDS, MEGABYTES = 1.0, 200
 FOUND = Path(__file__).resolve().parent / "found"
+
+
+# A file a thousandth of a second: not on a disk, where there is another place.
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 class TooSlow(BaseException):
@@ -44,6 +52,11 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _remember_packages() -> None:
+    """Installed packages are asked for methods with each recipe; here they are asked once."""
+    registry.entry_points = functools.cache(entry_points)  # type: ignore[attr-defined]
+
+
 def fuzz(name: str, runs: int, seed: int) -> tuple[str, list[str]]:
     """A line of figures, and what went wrong."""
     from mutation import Corpus
@@ -54,7 +67,8 @@ def fuzz(name: str, runs: int, seed: int) -> tuple[str, list[str]]:
     problems: dict[str, str] = {}
     refused, slowest = 0, 0.0
     signal.signal(signal.SIGVTALRM, _too_slow)
-    with tempfile.TemporaryDirectory(prefix="smp-fuzz-") as folder:
+    _remember_packages()
+    with tempfile.TemporaryDirectory(prefix="smp-fuzz-", dir=MEMORY) as folder:
         attempt = Attempt(reader, Path(folder))
         for data in corpus.files:
             error = attempt(data)
@@ -113,7 +127,8 @@ def with_atheris(name: str, runs: int, seed: int) -> int:
         import smpcli.tasks.data  # noqa: F401
 
     reader = READERS[name]
-    folder = Path(tempfile.mkdtemp(prefix="smp-fuzz-"))
+    _remember_packages()
+    folder = Path(tempfile.mkdtemp(prefix="smp-fuzz-", dir=MEMORY))
     (folder / "corpus").mkdir()
     for index, data in enumerate(reader.seeds()):
         (folder / "corpus" / str(index)).write_bytes(data)
