@@ -121,7 +121,8 @@ def parse_about(raw: Any, where: Path, format: str, version: int) -> About:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UserError(one_line(f"damaged export {where}: {key}: {first['msg']}")) from None
+        reason = f"{key}: {first['msg']}" if key else first["msg"].removeprefix("Value error, ")
+        raise UserError(one_line(f"damaged export {where}: {reason}")) from None
 
 
 def write_about(folder: Path, about: About) -> None:

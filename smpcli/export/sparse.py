@@ -109,8 +109,11 @@ def expand(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f"matrices of {needed:,} bytes in a file of {stored:,}")
     for name in names:
         values, columns, starts, width = (tensors[f"{name}.{part}"] for part in _PARTS)
-        weight = values.new_zeros(len(starts) - 1, int(width))
-        rows = torch.repeat_interleave(torch.arange(len(weight)), starts.diff().long())
+        counts = starts.diff().long()
+        if len(values) != len(columns) or int(starts[0]) or bool((counts < 0).any()) or int(starts[-1]) != len(values):
+            raise ValueError(f"the rows of {name} aren't those of its values")
+        weight = values.new_zeros(len(counts), int(width))
+        rows = torch.repeat_interleave(torch.arange(len(counts)), counts)
         weight[rows, columns.long()] = values
         made[name] = weight
     return made

@@ -32,6 +32,8 @@ from pruners import registry
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 SECONDS, MEGABYTES = 1.0, 200
+# Of addresses, beyond what is there at the start: libraries are yet to be loaded.
+SPACE = 2**33
 FOUND = Path(__file__).resolve().parent / "found"
 
 
@@ -50,6 +52,13 @@ def _too_slow(number: int, frame: object) -> None:
 def peak() -> float:
     """The most memory that this process has had, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def limit_memory() -> None:
+    """So that an input that takes all memory is found without taking it."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 2**22
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + SPACE, most))
 
 
 def _remember_packages() -> None:
@@ -82,6 +91,8 @@ def fuzz(name: str, runs: int, seed: int) -> tuple[str, list[str]]:
                 outcome: object = attempt(data)
                 corpus.learn(data, outcome)
                 refused += isinstance(outcome, Exception)
+                if isinstance(outcome, Exception) and "alloc" in str(outcome):
+                    _keep(problems, name, data, f"memory: {str(outcome)[-120:]}")
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise
@@ -170,6 +181,7 @@ def main() -> int:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    limit_memory()
     names = arguments.readers or list(READERS)
     if arguments.engine == "atheris" and len(names) == 1:
         return with_atheris(names[0], arguments.runs, arguments.seed)
