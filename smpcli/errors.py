@@ -102,7 +102,7 @@ def guarded(action: Callable[[], object]) -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (UserError, PrunerError) as error:
-        console.error(one_line(str(error)))
+        console.error(str(error))
         return EXIT_USER
     except KeyboardInterrupt:
         console.error("interrupted; nothing was finished")
