@@ -33,6 +33,9 @@ VERSION = 1
 # Beside what every export says of itself: how the model is built.
 DETAILS, TENSORS = "compact.json", "model.safetensors"
 
+# What a stranger's numbers and tensors make of building and computing.
+_MISFITS = (SafetensorError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -93,7 +96,7 @@ def build(
         return model
     except FileNotFoundError:
         raise UserError(f"damaged export {path}: {TENSORS} is missing") from None
-    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+    except _MISFITS as error:
         raise UserError(
             one_line(
                 f"damaged export {path}: {TENSORS} and {DETAILS} don't fit each other ({error}); export it again"

@@ -110,7 +110,8 @@ def expand(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in names:
         values, columns, starts, width = (tensors[f"{name}.{part}"] for part in _PARTS)
         counts = starts.diff().long()
-        if len(values) != len(columns) or int(starts[0]) or bool((counts < 0).any()) or int(starts[-1]) != len(values):
+        fits = int(starts[0]) == 0 and bool((counts >= 0).all()) and int(starts[-1]) == len(values) == len(columns)
+        if not fits:
             raise ValueError(f"the rows of {name} aren't those of its values")
         weight = values.new_zeros(len(counts), int(width))
         rows = torch.repeat_interleave(torch.arange(len(counts)), counts)

@@ -77,4 +77,5 @@ def _check_shards(folder: Path, name: str) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"can't load the model in {name}: {index.name} is damaged ({type(error).__name__})") from None
     if strange:
-        raise UserError(f"can't load the model in {name}: {index.name} names a file elsewhere, '{one_line(strange[0], 80)}'")
+        first = one_line(strange[0], 80)
+        raise UserError(f"can't load the model in {name}: {index.name} names a file elsewhere, '{first}'")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class About(BaseModel):
     """What a checkpoint says beside its tensors.
 
-    settings, data, base, teacher, processes: what it belongs to; rows: of metrics.jsonl, as pairs, since their order counts.
+    settings, data, base, teacher, processes: what it belongs to; rows: of metrics.jsonl, as pairs, since their order
+    counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -1,6 +1,6 @@
-"""Wrong invocations of sweep, inspect, doctor, bench, predict, eval --mask, compare and export: (line, *what it says).
+"""Wrong invocations of sweep, inspect, doctor, bench, predict, eval --mask, compare and export.
 
-The files that they name are made by `make`.
+Each is (line, *what the message says). The files that they name are made by `make`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ CASES: list[tuple[str, ...]] = [
     ("predict {run} --file {bad}/latin.csv", "line 2", "isn't UTF-8"),
     ("predict --mask {bad}/none.smpmask text", "there is no run or export"),
     ("predict --mask {csv} text", "neither a run's folder nor an export"),
-    ("predict --mask {bad}/old.smpmask text", "has version 1 and this smp reads 2", "export it again with `smp export"),
+    ("predict --mask {bad}/old.smpmask text", "has version 1 and this smp reads 2", "export it again with"),
     ("predict --mask {bad}/trillion.smpmask text", "damaged mask file", "doesn't fit its 9000 bytes"),
     ("predict {run} text --model ./none", "there is no model folder"),
     ("predict {run} text --format hf", "--format", "predict --help"),
@@ -199,11 +199,11 @@ def make(bad: Path, csv: Path, bert: Path, words: Path) -> None:
 
 def _make_exports(folder: Path) -> None:
     about = {
-        **{"format": "compact", "version": 1, "task": "sst2", "kind": "classification", "labels": ["no", "yes"]},
-        **{"pairs": False, "max_length": 64, "stride": None, "head": "prototype", "words": None, "word_ids": None},
-        **{"mask_id": None, "decoder": False, "model": "minilm", "base_digest": "0", "method": "smp"},
-        **{"sparsity": 0.9, "remaining": 0.1, "metric": "accuracy", "metrics": {"accuracy": 0.5}},
-    }
+        "format": "compact", "version": 1, "task": "sst2", "kind": "classification", "labels": ["no", "yes"],
+        "pairs": False, "max_length": 64, "stride": None, "head": "prototype", "words": None, "word_ids": None,
+        "mask_id": None, "decoder": False, "model": "minilm", "base_digest": "0", "method": "smp",
+        "sparsity": 0.9, "remaining": 0.1, "metric": "accuracy", "metrics": {"accuracy": 0.5},
+    }  # fmt: skip
     details = {"architecture": {"blocks": [], "activation": "gelu", "epsilon": 1, "head_activation": "tanh"}}
     for name, text in {
         "json": "{",

@@ -15,12 +15,15 @@ TOKENS = [
 ]  # fmt: skip
 
 # What is one value in JSON and, mostly, in YAML; and what may stand in its place without breaking the syntax.
-VALUE = re.compile(rb'"(?:[^"\\\\]|\\\\.)*"|-?\d[\d.eE+-]*|true|false|null|(?<=[:\[-] )[\w./-]+|\[[^\[\]{}]*\]|\{[^{}]*\}')
+VALUE = re.compile(
+    rb'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|(?<=[:\[-] )[\w./-]+|\[[^\[\]{}]*\]|\{[^{}]*\}'
+)
 VALUES = [
     *(b"0", b"1", b"-1", b"2", b"7", b"3.5", b"1e30", b"1e308", b"1e400", b"NaN", b"2147483648", b"1000000000"),
     *(b"9223372036854775807", b"9223372036854775808", b"9" * 400, b"10000", b"true", b"false", b"null", b"[]", b"{}"),
-    *(b"[0]", b"[1, 2]", b"[[1]]", b"[null]", b'["a"]', b'{"a": 1}', b'""', b'"a"', b'"0"', b'"../x"', b'"/etc/passwd"'),
-    *(b'"\\ud800"', b'"\\u0000"', b'"U8"', b'"F32"', b'"I64"', b'"gaps"', b'"deflated"', b'"' + b"x" * 300 + b'"', b"[1000000000]"),
+    *(b"[0]", b"[1, 2]", b"[[1]]", b"[null]", b'["a"]', b'{"a": 1}', b'""', b'"a"', b'"0"', b'"../x"'),
+    *(b'"/etc/passwd"', b'"' + b"x" * 300 + b'"', b"[1000000000]"),
+    *(b'"\\ud800"', b'"\\u0000"', b'"U8"', b'"F32"', b'"I64"', b'"gaps"', b'"deflated"'),
 ]  # fmt: skip
 
 

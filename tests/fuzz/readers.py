@@ -292,7 +292,8 @@ def _result_seeds() -> list[bytes]:
 
 def _prediction_seeds() -> list[bytes]:
     """Of classes, of values, of answers; each gives 0.5 by the metric that the run beside it reports."""
-    classes = [{"split": "dev", "label": label, "prediction": label * (i % 2)} for i, label in enumerate([1, 1, 0, 0])]
+    pairs = ((1, 0), (1, 1), (0, 0), (0, 0))
+    classes = [{"split": "dev", "label": label, "prediction": guess} for label, guess in pairs]
     values = [{"split": "dev", "label": i * 0.5, "prediction": float(i)} for i in range(4)]
     answers = [
         {"split": "dev", "id": str(i), "label": ["a film", "it"], "prediction": "film" if i else "no"} for i in (0, 1)
@@ -404,7 +405,7 @@ READERS = {
             "index.json",
             _checkpoint_index,
             lambda: [b'{"last": "step-000003.safetensors", "best": "step-000002.safetensors", "metric": 0.5}'],
-            lambda: dict.fromkeys(("step-000003.safetensors", "step-000002.safetensors"), _safetensors()["checkpoint"]),
+            lambda: {f"step-00000{step}.safetensors": _safetensors()["checkpoint"] for step in (2, 3)},
         ),
         Reader("result", "result.json", _result, _result_seeds),
         Reader(
