@@ -44,6 +44,19 @@ def terminate(number: int, frame: object) -> None:
     raise Interrupted(EXIT_TERMINATED, "terminated; nothing was finished")
 
 
+def other_version(name: object, found: object, known: int, anew: str) -> UserError:
+    """The error for a file of another version than the one read; anew: how to make one, where this one is older.
+
+    >>> str(other_version("x.smpmask", 1, 2, "export it again"))
+    'x.smpmask has version 1 and this smp reads 2: export it again'
+    """
+    older = type(found) is int and found < known
+    shown = one_line(repr(found), 40)
+    return UserError(
+        one_line(f"{name} has version {shown} and this smp reads {known}: {anew if older else 'upgrade smp'}")
+    )
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
     """The error for a name that isn't there, with the nearest one that is.
 

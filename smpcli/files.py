@@ -69,6 +69,7 @@ def exclusive(path: Path, flag: str = "--output") -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = path.parent / f".{path.name}.lock"
+    made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock, blocking=False)
@@ -88,6 +89,9 @@ def exclusive(path: Path, flag: str = "--output") -> Iterator[None]:
         with suppress(OSError):
             lock.unlink()
         held.release()
+        with suppress(OSError):  # what was made for something that then was refused goes again, while empty
+            for folder in made:
+                folder.rmdir()
 
 
 def remove_temporaries(folder: Path, *names: str) -> None:

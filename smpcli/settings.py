@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SPARSITY = 0.9
 # Where things are, and how something is computed: not what.
-NOT_IN_DIGEST = {"device", "data_dir", "gradient_checkpointing", "checkpoint_every"}
+NOT_IN_DIGEST = {"device", "data_dir", "gradient_checkpointing", "checkpoint_every", "data_workers"}
 TEACHER = {"teacher", "teacher_weight", "teacher_temperature", "teacher_kl"}
 
 
@@ -77,6 +77,9 @@ class RunSettings(BaseModel):
         "5m", description="steps (500) or minutes (5m) between checkpoints; 0: none but at Ctrl-C"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
+    data_workers: int = Field(
+        0, ge=0, le=64, description="processes that put batches together beside the training; same results"
+    )
     data_dir: str | None = Field(None, description="folder of the original data files (default: $SMP_DATA_DIR)")
     dev_file: str | None = Field(None, description="dev examples of your own file (default: a tenth of it)")
     text_column: str | None = Field(None, description="text column of your own file (default: guessed)")

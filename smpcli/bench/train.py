@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smpcli.errors import UserError
+from smpcli.errors import UserError, one_line
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.settings import Settings, resolve
 from smpcli.training.batches import Encoded, training_loader
@@ -167,7 +167,8 @@ def _peak_of_own_process(method: str, case: Case) -> int:
     command = [sys.executable, "-m", "smpcli.bench.train", method, json.dumps(asdict(case))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     if done.returncode:
-        raise UserError(f"{method} can't be measured: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("smpcli.errors.UserError: ")
+        raise UserError(one_line(f"{method} can't be measured: {reason}"))
     return int(done.stdout.split()[-1])
 
 

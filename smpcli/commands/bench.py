@@ -12,7 +12,7 @@ from smpcli import api, console
 from smpcli.commands import options
 from smpcli.settings import parse_assignment
 
-app = typer.Typer(no_args_is_help=True, help="Measure speed, size and memory on this machine.")
+app = typer.Typer(help="Measure speed, size and memory on this machine.")
 
 
 @app.command("train")

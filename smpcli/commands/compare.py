@@ -9,6 +9,7 @@ import typer
 
 from smpcli import api, console
 from smpcli.commands import options
+from smpcli.errors import UserError
 from smpcli.results.rundir import is_run
 
 Format = Literal["table", "csv", "json", "markdown", "latex"]
@@ -52,6 +53,8 @@ def compare(
 
     For example: smp compare results/ --method smp --method movement --plot figure.pdf
     """
+    if json and format not in ("table", "json"):
+        raise UserError(f"--json and --format {format} exclude each other: give one of them")
     found = api.compare(
         *paths,
         tasks=task or (),

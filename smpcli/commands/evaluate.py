@@ -36,6 +36,8 @@ def evaluate(
     if mask is not None:
         if task is None:
             raise UserError("--mask needs a --task to evaluate on, such as --task mnli")
+        if not mask.exists():
+            raise UserError(f"there is no mask file {mask}")
         return _show_mask(mask, model or "bert-base-uncased", task, data_dir, json, quiet)
     if model is not None or task is not None:
         raise UserError("--model and --task go with --mask: a run has its own")

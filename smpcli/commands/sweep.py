@@ -54,6 +54,8 @@ def sweep(
     Without a name, list the sweeps that are built in. Exit code 3: some runs failed.
     """
     if file is None:
+        if set_ or dry_run or calibrate or data_dir is not None or device is not None:
+            raise UserError("no sweep: name a file, or one that `smp sweep` lists, before its options")
         _list(json)
         return 0
     settings: dict[str, Any] = dict(map(parse_assignment, set_ or []))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, computed_field, model_validator
 
-from smpcli.errors import UserError, one_line
+from smpcli.errors import UserError, one_line, other_version
 from smpcli.files import write_json
 from smpcli.tasks.task import OUTPUTS
 
@@ -115,14 +115,14 @@ def parse_about(raw: Any, where: Path, format: str, version: int) -> About:
     if not isinstance(raw, dict) or raw.get("format") != format:
         raise UserError(one_line(f"{where} is no export of smp in the format {format}"))
     if raw.get("version") != version:
-        found = one_line(repr(raw.get("version")), 40)
-        raise UserError(one_line(f"{where} has version {found} and this smp reads {version}: upgrade smp"))
+        raise other_version(where, raw.get("version"), version, "export it again with `smp export RUN`")
     try:
         return About.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UserError(one_line(f"damaged export {where}: {key}: {first['msg']}")) from None
+        reason = f"{key}: {first['msg']}" if key else first["msg"].removeprefix("Value error, ")
+        raise UserError(one_line(f"damaged export {where}: {reason}")) from None
 
 
 def write_about(folder: Path, about: About) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,6 +32,9 @@ FORMAT = "compact"
 VERSION = 1
 # Beside what every export says of itself: how the model is built.
 DETAILS, TENSORS = "compact.json", "model.safetensors"
+
+# What a stranger's numbers and tensors make of building and computing.
+_MISFITS = (SafetensorError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,13 @@ def build(
     """The model of a folder; expand: from tensors as they are stored. Raises UserError for parts that don't fit."""
     try:
         tensors = load_file(path / TENSORS)
-        return CompactModel(Architecture.from_json(found["architecture"]), expand(tensors))
+        model = CompactModel(Architecture.from_json(found["architecture"]), expand(tensors))
+        # What doesn't fit shows when it is computed with: now, not at the first text.
+        model(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.long))
+        return model
     except FileNotFoundError:
         raise UserError(f"damaged export {path}: {TENSORS} is missing") from None
-    except (SafetensorError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+    except _MISFITS as error:
         raise UserError(
             one_line(
                 f"damaged export {path}: {TENSORS} and {DETAILS} don't fit each other ({error}); export it again"
@@ -100,6 +107,8 @@ def build(
 def read_details(folder: Path) -> dict[str, Any]:
     """compact.json. Raises UserError where it isn't there or damaged."""
     try:
+        if (folder / DETAILS).stat().st_size > descriptions.MOST_BYTES:
+            raise UserError(f"damaged export {folder}: {DETAILS} is too large")
         found = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"damaged export {folder}: {DETAILS} is missing") from None

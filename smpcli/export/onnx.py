@@ -21,6 +21,13 @@ from smpcli.training.recompute import Reopened
 SUFFIX = "-onnx"
 FORMAT = "onnx"
 GRAPH = "model.onnx"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# What graph.py writes, and what quantising makes of it.
+OPERATORS = set(
+    "Add ArgMax Cast CumSum DequantizeLinear Div DynamicQuantizeLinear Equal Erf Gather GatherND Identity "
+    "LayerNormalization MatMul MatMulInteger Mul Not Relu Reshape Shape Sigmoid Slice Softmax Split Squeeze Sub Tanh "
+    "Transpose Unsqueeze".split()
+)
 
 
 def require_onnx() -> None:
@@ -68,18 +75,43 @@ class GraphModel(nn.Module):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # what is wrong with a graph, the error says
         try:
-            self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            _check_graph(file)
+            self.session = onnxruntime.InferenceSession(
+                file, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+        except UserError:
+            raise
         except Exception as error:  # its own exceptions have no base of their own
             raise UserError(
                 one_line(f"damaged export {file}: onnxruntime can't load it ({error}); export it again")
             ) from error
+        outputs = [found.name for found in self.session.get_outputs()]
         self.names = [wanted.name for wanted in self.session.get_inputs()]
+        if outputs != ["logits"] or not {"input_ids", "attention_mask"} <= {*self.names} <= {*INPUTS}:
+            raise UserError(one_line(f"damaged export {file}: its inputs and outputs are not those of an export"))
 
     def forward(self, **inputs: Tensor) -> Tensor:
         if "token_type_ids" in self.names and "token_type_ids" not in inputs:
             inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
         return torch.from_numpy(self.session.run(["logits"], {name: inputs[name].numpy() for name in self.names})[0])
+
+
+def _check_graph(file: Path) -> None:
+    """Refuse a graph that isn't one of ours: what others can do (read other files, make a tensor of any size)."""
+    import onnx
+
+    found = onnx.load(file, load_external_data=False)
+    strange = {f"{node.domain}{node.op_type}" for node in found.graph.node} - OPERATORS
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in found.graph.initializer):
+        strange.add("weights in another file")
+    if found.functions or found.graph.sparse_initializer:
+        strange.add("functions or sparse weights")
+    if strange:
+        raise UserError(
+            one_line(f"damaged export {file}: smp doesn't write {', '.join(sorted(strange))}; export it again")
+        )
 
 
 def write_graph(model: CompactModel, path: Path, precision: str) -> None:

@@ -32,6 +32,8 @@ from smpcli.training.recompute import Reopened
 
 SUFFIX = "-sparse"
 FORMAT = "sparse"
+# A stored weight takes 6 bytes, and more than one of 1,000 is left: larger matrices are no export's.
+MOST_TIMES, SLACK_BYTES = 1_000, 2**26
 _PARTS = ("values", "columns", "starts", "width")
 
 
@@ -102,12 +104,21 @@ def compress(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def expand(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `compress`. Raises KeyError, IndexError or RuntimeError for parts that don't fit each other."""
+    """The inverse of `compress`. Raises KeyError, IndexError, ValueError or RuntimeError for parts that don't fit."""
     made = {name: tensor for name, tensor in tensors.items() if not name.endswith(tuple(f".{p}" for p in _PARTS))}
-    for name in [name.removesuffix(".starts") for name in tensors if name.endswith(".starts")]:
+    names = [name.removesuffix(".starts") for name in tensors if name.endswith(".starts")]
+    stored = sum(tensor.nbytes for tensor in tensors.values())
+    needed = sum(4 * len(tensors[f"{name}.starts"]) * abs(int(tensors[f"{name}.width"])) for name in names)
+    if needed > MOST_TIMES * stored + SLACK_BYTES:
+        raise ValueError(f"matrices of {needed:,} bytes in a file of {stored:,}")
+    for name in names:
         values, columns, starts, width = (tensors[f"{name}.{part}"] for part in _PARTS)
-        weight = values.new_zeros(len(starts) - 1, int(width))
-        rows = torch.repeat_interleave(torch.arange(len(weight)), starts.diff().long())
+        counts = starts.diff().long()
+        fits = int(starts[0]) == 0 and bool((counts >= 0).all()) and int(starts[-1]) == len(values) == len(columns)
+        if not fits:
+            raise ValueError(f"the rows of {name} aren't those of its values")
+        weight = values.new_zeros(len(counts), int(width))
+        rows = torch.repeat_interleave(torch.arange(len(counts)), counts)
         weight[rows, columns.long()] = values
         made[name] = weight
     return made

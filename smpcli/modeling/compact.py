@@ -31,6 +31,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 WORTH_GATHERING = 0.6
 # Heads are evened out inside the matrix where that makes it at most this much larger.
 FEW_MISSING = 1.15
+# All heads together, each as wide as the widest, are at most this much wider than the residual stream.
+MOST_TIMES = 8
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class CompactBlock(Tensors):
             "up.reads": read_up,
         }
         counts = {"query": sizes.query_key, "key": sizes.query_key, "value": sizes.value}
+        _check_sizes(counts, weights, width_of_stream)
         width = max([1, *sizes.query_key, *sizes.value])
         # Which matrices are one: of the last block, queries are wanted at another position than keys and values.
         for name, roles in (("ask", ("query",)), ("answer", ("key", "value"))) if last else (("all", tuple(counts)),):
@@ -181,6 +184,16 @@ def _spread(rows: Tensor, places: Tensor, count: int) -> Tensor:
     return wide
 
 
+def _check_sizes(counts: Mapping[str, Sequence[int]], weights: Mapping[str, Tensor], width_of_stream: int) -> None:
+    """Raise ValueError for heads that aren't those of the matrices: what is allocated depends on them."""
+    for role, found in counts.items():
+        if not all(type(count) is int and count >= 0 for count in found) or sum(found) != len(weights[role]):
+            raise ValueError(f"the heads of {role} don't have as many rows as its matrix")
+    heads, widest = len(counts["value"]), max([1, *counts["query"], *counts["value"]])
+    if len(counts["query"]) != heads or heads * widest > MOST_TIMES * width_of_stream:
+        raise ValueError("its heads are wider than the model")
+
+
 def _places(counts: Sequence[int], width: int) -> Tensor:
     """Where the rows of each head lie when every head has `width` of them."""
     return torch.cat([torch.arange(0), *(head * width + torch.arange(count) for head, count in enumerate(counts))])
@@ -254,7 +267,7 @@ class CompactModel(nn.Module):
 
     tensors: "embeddings.…", "blocks.0.…", "head.…", each part as its class says. The head reads one position, so the
     last block computes no other; all_positions: it does, as a stock model.
-    Raises KeyError or RuntimeError for tensors that don't fit the architecture.
+    Raises KeyError, ValueError or RuntimeError for tensors that don't fit the architecture.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from smpcli.errors import UserError
+from smpcli.errors import UserError, one_line
 
 # Far above any encoder; what a configuration counts is built one by one, or listed by name, before weights are seen.
 MOST_COUNTED = 10_000
@@ -77,4 +77,5 @@ def _check_shards(folder: Path, name: str) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"can't load the model in {name}: {index.name} is damaged ({type(error).__name__})") from None
     if strange:
-        raise UserError(f"can't load the model in {name}: {index.name} names a file elsewhere, '{strange[0]}'")
+        first = one_line(strange[0], 80)
+        raise UserError(f"can't load the model in {name}: {index.name} names a file elsewhere, '{first}'")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smpcli.errors import UserError, one_line
+from smpcli.errors import UserError, one_line, other_version
 from smpcli.files import replacing
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ VERSION = 1
 # The library writes metadata in a random order. One key that holds everything keeps the bytes the same.
 _KEY = "smp"
 _MAX_DIMENSIONS = 4
+# How to make a file of today's version from one of an older.
+_ANEW = {
+    "smp-task": "export it again with `smp export RUN --format mask`",
+    "smp-checkpoint": "leave out --resume to start anew",
+}
 
 
 def write_masks(path: Path, masks: Mapping[str, Tensor]) -> None:
@@ -124,7 +129,7 @@ def read_described(
 
     try:
         with safe_open(path, framework="pt") as file:
-            about = _about(file.metadata() or {}, format, version, damaged)
+            about = _about(path, file.metadata() or {}, format, version, damaged)
             shapes = _shapes(about, damaged)
             names = sorted(file.keys())
             if not shapes.keys() <= set(names):
@@ -154,7 +159,7 @@ def read_described(
 
 
 def _about(
-    metadata: Mapping[str, str], format: str, version: int, damaged: Callable[[str], UserError]
+    path: Path, metadata: Mapping[str, str], format: str, version: int, damaged: Callable[[str], UserError]
 ) -> dict[str, Any]:
     try:
         about = json.loads(metadata[_KEY])
@@ -163,7 +168,7 @@ def _about(
     if not isinstance(about, dict) or about.get("format") != format:
         raise damaged("it says nothing of its format: smp didn't write it")
     if about.get("version") != version:
-        raise damaged(f"its version is {about.get('version')!r} and this smp reads {version}: upgrade smp")
+        raise other_version(path, about.get("version"), version, _ANEW.get(format, "make it anew"))
     return about
 
 

@@ -40,6 +40,8 @@ def read_npy(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ten
     What the file says of itself is checked against the shapes before anything of that size is allocated. Raises
     `UserError` for a file that is no such vector or belongs to another model.
     """
+    from tokenize import TokenError
+
     import numpy as np
     import torch
 
@@ -52,7 +54,7 @@ def read_npy(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ten
         raise UserError(f"there is no mask file {path}") from None
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, SyntaxError, OverflowError):
+    except (ValueError, EOFError, SyntaxError, OverflowError, TokenError):
         raise UserError(f"{path} is no whole .npy file of numbers: {WANTED}") from None
     if packed.dtype != np.uint8 or packed.ndim != 1:
         raise UserError(f"{path} is no vector of uint8: {WANTED}")

@@ -9,6 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     #: (resamples, examples) how often each example was drawn -> the metric of each resample.
     Statistic = Callable[[NDArray[np.float32]], Array]
+
+# Classes times examples: a stranger's predictions may name as many classes as they have rows.
+MOST_COUNTED = 2**22
 
 
 def statistic(metric: str, rows: Sequence[Mapping[str, Any]]) -> Statistic | None:
@@ -45,61 +49,71 @@ def statistic(metric: str, rows: Sequence[Mapping[str, Any]]) -> Statistic | Non
     return None
 
 
-# -- metrics of classes: functions of how often each (label, prediction) was drawn ---------------------------
+# -- metrics of classes: functions of how often each was drawn as a label, as a prediction, as both ----------
 
 
-def _of_confusion(of: Callable[[Array, NDArray[Any]], Array], truth: NDArray[Any], guess: NDArray[Any]) -> Statistic:
+def _of_confusion(of: Callable[[Counts], Array], truth: NDArray[Any], guess: NDArray[Any]) -> Statistic | None:
     import numpy as np
 
     classes, codes = np.unique(np.concatenate([truth, guess]), return_inverse=True)
-    cells = codes[: len(truth)] * len(classes) + codes[len(truth) :]
-    hot = np.zeros((len(truth), len(classes) ** 2), np.float32)
-    hot[np.arange(len(truth)), cells] = 1
-    shape = (-1, len(classes), len(classes))
-    # Counts of up to 2^24 are exact in float32.
-    return lambda counts: of((counts @ hot).astype(np.float64).reshape(shape), classes)
+    if len(classes) * len(truth) > MOST_COUNTED:
+        return None
+    labels, guesses = np.eye(len(classes), dtype=np.float32)[codes.reshape(2, -1)]
+    hot = np.concatenate([labels * guesses, labels, guesses], axis=1)
+
+    def statistic(counts: NDArray[np.float32]) -> Array:
+        # Counts of up to 2^24 are exact in float32.
+        right, labelled, guessed = np.split((counts @ hot).astype(np.float64), 3, axis=1)
+        return of(Counts(classes, right, labelled, guessed))
+
+    return statistic
 
 
-def _accuracy(confusion: Array, classes: NDArray[Any]) -> Array:
-    right: Array = confusion.trace(axis1=1, axis2=2) / confusion.sum((1, 2))
-    return right
+@dataclass(frozen=True)
+class Counts:
+    """Of each class in each resample, (resamples, classes): how often it was right, was the label, was predicted."""
+
+    classes: NDArray[Any]
+    right: Array
+    labels: Array
+    guesses: Array
+
+    @property
+    def f1(self) -> Array:
+        return _divide(2 * self.right, self.labels + self.guesses)
 
 
-def _f1(confusion: Array, classes: NDArray[Any]) -> Array:
+def _accuracy(counts: Counts) -> Array:
+    found: Array = counts.right.sum(1) / counts.labels.sum(1)
+    return found
+
+
+def _f1(counts: Counts) -> Array:
     """Of class 1, as `smpcli.tasks.metrics`."""
     import numpy as np
 
-    positive = np.flatnonzero(classes == 1)
-    if not len(positive):
-        return np.zeros(len(confusion))
-    return _f1_of_each(confusion)[:, positive[0]]
+    positive = np.flatnonzero(counts.classes == 1)
+    return counts.f1[:, positive[0]] if len(positive) else np.zeros(len(counts.right))
 
 
-def _macro_f1(confusion: Array, classes: NDArray[Any]) -> Array:
+def _macro_f1(counts: Counts) -> Array:
     """Mean over the classes that are seen in the resample, as scikit-learn's."""
-    seen = (confusion.sum(1) + confusion.sum(2)) > 0
-    mean: Array = (_f1_of_each(confusion) * seen).sum(1) / seen.sum(1)
+    seen = (counts.labels + counts.guesses) > 0
+    mean: Array = (counts.f1 * seen).sum(1) / seen.sum(1)
     return mean
 
 
-def _f1_of_each(confusion: Array) -> Array:
-    import numpy as np
-
-    right = np.diagonal(confusion, axis1=1, axis2=2)
-    return _divide(2 * right, confusion.sum(1) + confusion.sum(2))
-
-
-def _matthews(confusion: Array, classes: NDArray[Any]) -> Array:
+def _matthews(counts: Counts) -> Array:
     """Gorodkin's coefficient for any number of classes (2004, eq. 8)."""
     import numpy as np
 
-    labels, predictions, total = confusion.sum(2), confusion.sum(1), confusion.sum((1, 2))
-    shared = confusion.trace(axis1=1, axis2=2) * total - (labels * predictions).sum(1)
-    spread = (total**2 - (labels**2).sum(1)) * (total**2 - (predictions**2).sum(1))
+    labels, guesses, total = counts.labels, counts.guesses, counts.labels.sum(1)
+    shared = counts.right.sum(1) * total - (labels * guesses).sum(1)
+    spread = (total**2 - (labels**2).sum(1)) * (total**2 - (guesses**2).sum(1))
     return _divide(shared, np.sqrt(spread))
 
 
-_OF_CONFUSION: dict[str, Callable[[Any, Any], Any]] = {
+_OF_CONFUSION: dict[str, Callable[[Any], Any]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "macro_f1": _macro_f1,

@@ -22,7 +22,7 @@ def _moment(text: str) -> str:
     return text
 
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[FiniteFloat, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
 

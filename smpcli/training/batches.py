@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,19 +99,32 @@ class LengthBuckets(Sampler[list[int]]):
 
 
 def training_loader(
-    encoded: Encoded, batch_size: int, seed: int, part: int = 0, parts: int = 1, done: int = 0
+    encoded: Encoded, batch_size: int, seed: int, part: int = 0, parts: int = 1, done: int = 0, workers: int = 0
 ) -> DataLoader[Any]:
     """Batches of `batch_size`, without the first `done`; of several processes, each gets its part of every batch.
 
     The mean over the parts' mean losses is the batch's: all parts are of one size, and a batch that can't be divided
-    (an epoch's last) is each process's as a whole.
+    (an epoch's last) is each process's as a whole. workers: processes that collate ahead, 0: this one; their number
+    changes no batch, nor its order.
     """
-
-    def collate(indices: list[int]) -> tuple[dict[str, Tensor], Tensor]:
-        return encoded.collate(indices[part::parts] if len(indices) % parts == 0 else indices)
-
     sampler = LengthBuckets(encoded.lengths, batch_size, seed, done)
-    return DataLoader(encoded, batch_sampler=sampler, collate_fn=collate)
+    return DataLoader(
+        encoded,
+        batch_sampler=sampler,
+        collate_fn=partial(_collate, encoded, part, parts),
+        num_workers=workers,
+        worker_init_fn=_ignore_interrupts,
+    )
+
+
+def _collate(encoded: Encoded, part: int, parts: int, indices: list[int]) -> tuple[dict[str, Tensor], Tensor]:
+    return encoded.collate(indices[part::parts] if len(indices) % parts == 0 else indices)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the one that trains ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def evaluation_order(encoded: Encoded, batch_size: int) -> list[list[int]]:

@@ -25,15 +25,15 @@ from smpcli.files import cannot_write, write_json
 from smpcli.results.masks import pack, read_described, write_described
 from smpcli.training.interruption import Interruption, Stopped
 from smpcli.training.loop import Position, Watch, refuse_infinite
-from smpcli.training.processes import draw_apart, largest
-from smpcli.training.state import About, Saved, State, numpy_state, restore_random
+from smpcli.training.processes import largest
+from smpcli.training.state import About, Saved, State, numpy_state, random_tensors, restore_random
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from smpcli.training.turnover import Turnover
 
-FORMAT, VERSION, INDEX = "smp-checkpoint", 1, "index.json"
+FORMAT, VERSION, INDEX = "smp-checkpoint", 2, "index.json"
 _NAME = re.compile(r"step-\d{1,12}\.safetensors")
 # Masks as they are, and as they were at the last evaluation.
 _MASK, _EARLIER = "mask:", "earlier:"
@@ -43,20 +43,23 @@ _MASK, _EARLIER = "mask:", "earlier:"
 class Identity:
     """What a run is: a checkpoint of another is never taken. `settings` are those that decide what is computed.
 
-    data, base, teacher: digests of rows and of weights.
+    data, base, teacher: digests of rows and of weights; processes: how many share each batch.
     """
 
     settings: dict[str, Any]
     data: str
     base: str
     teacher: str | None = None
+    processes: int = 1
 
     def differences(self, saved: About) -> list[str]:
         """Each thing in which the checkpoint's run is another one: "seed (0, now 1)"."""
         found = setting_differences(saved.settings, self.settings)
         found += ["the data"] if saved.data != self.data else []
         found += ["the base model's weights"] if saved.base != self.base else []
-        return found + (["the teacher's weights"] if saved.teacher != self.teacher else [])
+        found += ["the teacher's weights"] if saved.teacher != self.teacher else []
+        now = f"processes ({saved.processes}, now {self.processes})"
+        return found + ([now] if saved.processes != self.processes else [])
 
 
 def setting_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -180,16 +183,16 @@ class Checkpoints(Watch):
 
     def restore_random(self) -> None:
         if self.saved is not None and self._state is not None:
-            restore_random(self.saved, self._state.device)
-            draw_apart(self.accelerator, self.identity.settings["seed"] + self.start.step)
+            restore_random(self.saved, self._state.device, self.accelerator.process_index)
 
     def after_step(self, position: Position) -> None:
-        self.interruption.signal = largest(self.interruption.signal, self.accelerator)
+        # Processes have clocks of their own; what they do they do together.
+        due = self._is_due(position) and self.accelerator.is_main_process
+        self.interruption.signal, due = largest([self.interruption.signal, due], self.accelerator)
+        if self.interruption.signal or due:
+            self._save(position)
         if self.interruption.signal:
-            self._save(position)
             raise self._interrupted(position)
-        if self._is_due(position):
-            self._save(position)
 
     @contextmanager
     def evaluating(self, position: Position) -> Iterator[None]:
@@ -220,6 +223,7 @@ class Checkpoints(Watch):
     def _save(self, position: Position) -> None:
         """Write the checkpoint, then the index that names it, then remove what the index no longer names."""
         assert self._state is not None
+        states = random_tensors(self.accelerator)
         if not self.accelerator.is_main_process:
             return
         refuse_infinite(list(self._state.trained().values()), position.step - 1)
@@ -228,9 +232,8 @@ class Checkpoints(Watch):
         masks = {_MASK + layer.name: layer.mask for layer in layers}
         masks |= {_EARLIER + layer.name: mask for layer, mask in zip(layers, self.turnover.before, strict=False)}
         packed, shapes = pack(masks)
-        write_described(
-            self.folder / name, {**packed, **self._state.tensors()}, {**self._about(position), "shapes": shapes}
-        )
+        tensors = {**packed, **self._state.tensors(), **states}
+        write_described(self.folder / name, tensors, {**self._about(position), "shapes": shapes})
         better = self._betters(position)
         if better is not None:
             self._best = (better, name)
@@ -255,6 +258,7 @@ class Checkpoints(Watch):
             "data": self.identity.data,
             "base": self.identity.base,
             "teacher": self.identity.teacher,
+            "processes": self.identity.processes,
             "step": position.step,
             "density": position.density,
             "loss": position.loss if math.isfinite(position.loss) else None,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, set_seed
+from torch import Tensor
 
 from pruners.masking import MaskedLayer
 from smpcli.errors import UserError
@@ -53,17 +54,19 @@ def drawing_alike(accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def draw_apart(accelerator: Accelerator, seed: int) -> None:
-    """Go on with random numbers of its own in each process, where all have the same. With one process: nothing."""
-    if accelerator.num_processes > 1:
-        set_seed(seed, device_specific=True)
-
-
-def largest(number: int, accelerator: Accelerator) -> int:
-    """The largest of all processes' numbers, for what they must do together."""
+def largest(numbers: Sequence[int], accelerator: Accelerator) -> list[int]:
+    """The largest of all processes' numbers at each place, for what they must do together."""
     if accelerator.num_processes == 1:
-        return number
-    return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+        return list(numbers)
+    found = accelerator.gather(torch.tensor([numbers], device=accelerator.device))
+    return [int(number) for number in found.amax(0)]
+
+
+def everyones(tensor: Tensor, accelerator: Accelerator) -> list[Tensor]:
+    """A tensor of one size that each process has, of all of them in order. Every process must ask."""
+    if accelerator.num_processes == 1:
+        return [tensor]
+    return list(accelerator.gather(tensor.to(accelerator.device)[None]).cpu())
 
 
 def check_agreement(layers: Sequence[MaskedLayer], accelerator: Accelerator) -> None:

@@ -93,7 +93,8 @@ def run(
     progress.phase("model")
     set_seed(settings.seed)
     session = prepare(settings, data, accelerator, progress.phase)
-    identity = Identity(settings.digested(), data.digest, session.base_digest, (session.teacher or {}).get("digest"))
+    teacher = (session.teacher or {}).get("digest")
+    identity = Identity(settings.digested(), data.digest, session.base_digest, teacher, accelerator.num_processes)
     if saved is not None and (differences := identity.differences(saved.about)):
         raise UserError(f"{path} can't be resumed, as it is another run; different: {', '.join(differences)}")
     _check_disk(session, output, progress)

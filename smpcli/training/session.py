@@ -91,7 +91,9 @@ class Session:
             checkpoints.attach(self.state(optimizer, scheduler))
         done = checkpoints.start.step if checkpoints is not None else 0
         part, parts = accelerator.process_index, accelerator.num_processes
-        batches = training_loader(self.train_set, settings.batch_size, settings.seed, part, parts, done)
+        batches = training_loader(
+            self.train_set, settings.batch_size, settings.seed, part, parts, done, settings.data_workers
+        )
         order: Any = batches.batch_sampler
         model, optimizer = accelerator.prepare(self.model, optimizer)
         # The loader has divided the batches itself; Accelerate would make them more, not smaller.

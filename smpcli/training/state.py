@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -17,12 +17,17 @@ from torch import Tensor, nn
 from pruners.masking import MaskedLayer
 from smpcli.errors import UserError, one_line
 from smpcli.training.loop import Position
+from smpcli.training.processes import everyones
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class About(BaseModel):
     """What a checkpoint says beside its tensors.
 
-    settings, data, base, teacher: what it belongs to; rows: of metrics.jsonl, as pairs, since their order counts.
+    settings, data, base, teacher, processes: what it belongs to; rows: of metrics.jsonl, as pairs, since their order
+    counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -31,6 +36,7 @@ class About(BaseModel):
     data: str
     base: str
     teacher: str | None = None
+    processes: int = 1
     step: int = Field(ge=0)
     density: float = Field(ge=0, le=1)
     loss: float | None
@@ -86,7 +92,8 @@ class State:
         return 3 * numbers + 2 * sum(layer.mask.numel() for layer in self.layers) // 8
 
     def tensors(self) -> dict[str, Tensor]:
-        found = self.trained() | _random_tensors(self.device)
+        """All that a checkpoint holds as tensors, but for random states."""
+        found = self.trained()
         for index, values in self.optimizer.state_dict()["state"].items():
             for key, value in values.items():
                 found[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
@@ -152,27 +159,28 @@ def numpy_state() -> tuple[Any, ...]:
     return tuple(state)
 
 
-def _random_tensors(device: torch.device) -> dict[str, Tensor]:
-    states = {
-        "random.torch": torch.get_rng_state(),
-        "random.numpy": torch.from_numpy(numpy_state()[1].astype(np.int64)),
-    }
-    if device.type != "cpu":
-        states["random.device"] = torch.get_device_module(device.type).get_rng_state()
-    return states
+def random_tensors(accelerator: Accelerator) -> dict[str, Tensor]:
+    """Random states: of torch "random.torch.0" and, for its GPU, "random.device.0", a number for each process."""
+    states = {"torch": torch.get_rng_state()}
+    if (kind := accelerator.device.type) != "cpu":
+        states["device"] = torch.get_device_module(kind).get_rng_state()
+    found = {"random.numpy": torch.from_numpy(numpy_state()[1].astype(np.int64))}
+    for name, state in states.items():
+        found |= {f"random.{name}.{index}": one for index, one in enumerate(everyones(state, accelerator))}
+    return found
 
 
-def restore_random(saved: Saved, device: torch.device) -> None:
-    """Every random state as it was. Raises `UserError` for states that are none."""
+def restore_random(saved: Saved, device: torch.device, process: int = 0) -> None:
+    """Every random state of this process as it was. Raises `UserError` for states that are none."""
     about, tensors = saved.about, saved.tensors
     try:
         random.setstate((3, tuple(about.python_random), about.python_gauss))
         position, has_gauss, gauss = about.numpy_random
         keys = tensors["random.numpy"].numpy().astype(np.uint32)
         np.random.set_state(("MT19937", keys, position, has_gauss, gauss))
-        if device.type != "cpu" and "random.device" in tensors:
-            torch.get_device_module(device.type).set_rng_state(tensors["random.device"].clone())
-        torch.set_rng_state(tensors["random.torch"].clone())
+        if device.type != "cpu" and f"random.device.{process}" in tensors:
+            torch.get_device_module(device.type).set_rng_state(tensors[f"random.device.{process}"].clone())
+        torch.set_rng_state(tensors[f"random.torch.{process}"].clone())
     except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         reason = one_line(str(error), 80)
         raise UserError(f"damaged checkpoint {saved.path}: no random states ({reason})") from None

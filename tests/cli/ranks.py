@@ -1,9 +1,13 @@
-"""`smp` on one of several processes, once for each method; each process leaves the masks that it ended with."""
+"""`smp` on one of several processes, once for each method; each process leaves the masks that it ended with.
+
+At last one run is broken off on all of them after a step of their choice, and resumed.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from safetensors.torch import save_file
 from smpcli.errors import guarded
 from smpcli.main import app
 from smpcli.training import processes
+from smpcli.training.checkpoint import Checkpoints
 
 folder, methods, *rest = sys.argv[1:]
 agree = processes.check_agreement
@@ -31,3 +36,26 @@ for method in methods.split(","):
     code = guarded(lambda: app(args=["prune", "--method", method, *rest], standalone_mode=False))  # noqa: B023
     if code:
         sys.exit(code)
+
+
+class Broken(BaseException):
+    pass
+
+
+def break_off(checkpoints: Checkpoints, position: Any) -> None:
+    after_step(checkpoints, position)
+    if position.step == 8:
+        raise Broken
+
+
+# Drawn gates and dropout: each process has random numbers of its own.
+method = "again"
+given = ["prune", "--method", "l0", *rest, "--set", "dropout=0.1"]
+given[given.index("together")] = "again"
+app(args=[*given, "--output", "uninterrupted"], standalone_mode=False)
+after_step = Checkpoints.after_step
+Checkpoints.after_step = break_off  # type: ignore[method-assign]
+with suppress(Broken):
+    app(args=[*given, "--set", "checkpoint_every=3"], standalone_mode=False)
+Checkpoints.after_step = after_step  # type: ignore[method-assign]
+sys.exit(guarded(lambda: app(args=[*given, "--set", "checkpoint_every=3", "--resume"], standalone_mode=False)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bad_flags
 import pyarrow as pa
 import pytest
 from commandline import SHORT, Done, Smp, listing, make_run, result_of, run_in_process
@@ -341,6 +342,7 @@ CASES = [
     case("eval {bad}/runs/otherdata", "differ from those of", "otherdata"),
     case("eval {bad}/runs/plugin", "unknown method 'random'", "`smp methods`"),
     case("eval {bad}/runs/nodata", "there is no file", "gone.csv"),
+    *(case(*entry) for entry in bad_flags.CASES),
 ]
 
 
@@ -419,6 +421,7 @@ def places(
         (data / folder / file).write_text(text, encoding="utf-8")
     _make_models(bad, pico("bert"))
     _make_runs(bad, finished, pico, sentiment)
+    bad_flags.make(bad, sentiment.csv, pico("bert"), sentiment.words)
     return {
         "bad": bad,
         "data": data,
@@ -568,7 +571,7 @@ def test_bad_input(
 
 
 def test_there_are_many_cases_and_each_is_told_apart() -> None:
-    assert len({case.id for case in CASES}) == len(CASES) >= 200
+    assert len({case.id for case in CASES}) == len(CASES) >= 350
 
 
 REAL = [

@@ -54,7 +54,7 @@ def test_two_processes_make_the_run_of_one(environment: dict[str, str], flags: l
     paths = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
     done = run_process([*launch, *flags, "--output", "together"], tmp_path, environment | {"PYTHONPATH": paths}).ok()
     # One of the two speaks and writes.
-    assert done.err.count("training …") == len(METHODS)
+    assert done.err.count("training …") == len(METHODS) + 3
     assert [Path(line).name.split("-")[1] for line in done.out.splitlines() if line.startswith("together")] == [
         *METHODS
     ]
@@ -77,6 +77,12 @@ def test_two_processes_make_the_run_of_one(environment: dict[str, str], flags: l
         assert max(abs(one["loss"] - other["loss"]) for one, other in pairs) < LOSS_TOLERANCE
         # The same metric but for one of the 26 dev examples.
         assert abs(pairs[-1][0]["accuracy"] - pairs[-1][1]["accuracy"]) < 1.5 / 26
+    # Broken off after step 8, it went on from step 6, with each process's own gates and dropout.
+    assert "goes on after step 6 of 20" in done.err
+    (whole,), (resumed,) = (list(tmp_path.glob(f"{name}/*")) for name in ("uninterrupted", "again"))
+    assert whole.name == resumed.name
+    for name in ("mask.safetensors", "weights.safetensors", "metrics.jsonl", "predictions.jsonl"):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes()
 
 
 def test_the_parts_of_a_batch_make_the_batch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 TOKENS = [
     *(b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\r\n", b"\n", b"\t", b",", b'"', b"'", b"\\", b"{", b"}", b"["),
@@ -13,9 +14,50 @@ TOKENS = [
     *(b"U8", b"F32", b"data_offsets"),
 ]  # fmt: skip
 
+# What is one value in JSON and, mostly, in YAML; and what may stand in its place without breaking the syntax.
+VALUE = re.compile(
+    rb'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|(?<=[:\[-] )[\w./-]+|\[[^\[\]{}]*\]|\{[^{}]*\}'
+)
+VALUES = [
+    *(b"0", b"1", b"-1", b"2", b"7", b"3.5", b"1e30", b"1e308", b"1e400", b"NaN", b"2147483648", b"1000000000"),
+    *(b"9223372036854775807", b"9223372036854775808", b"9" * 400, b"10000", b"true", b"false", b"null", b"[]", b"{}"),
+    *(b"[0]", b"[1, 2]", b"[[1]]", b"[null]", b'["a"]', b'{"a": 1}', b'""', b'"a"', b'"0"', b'"../x"'),
+    *(b'"/etc/passwd"', b'"' + b"x" * 300 + b'"', b"[1000000000]"),
+    *(b'"\\ud800"', b'"\\u0000"', b'"U8"', b'"F32"', b'"I64"', b'"gaps"', b'"deflated"'),
+]  # fmt: skip
+
+
+def exchange(data: bytes, draw: random.Random) -> bytes:
+    """One value for another, of the same text or of VALUES: the syntax stays whole, the meaning does not."""
+    places = list(VALUE.finditer(data))
+    if not places:
+        return data
+    place = draw.choice(places)
+    value = draw.choice(VALUES) if draw.random() < 0.6 else draw.choice(places).group()
+    return data[: place.start()] + value + data[place.end() :]
+
+
+def _header(data: bytes) -> int:
+    """The length of a safetensors file's header, 0 where there is none."""
+    size = int.from_bytes(data[:8], "little")
+    return size if data[8:9] == b"{" and size <= len(data) - 8 else 0
+
+
+def _exchange(data: bytes, draw: random.Random) -> bytes:
+    if not (size := _header(data)):
+        return exchange(data, draw)
+    header = exchange(data[8 : 8 + size], draw)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
 
 def mutate(data: bytes, draw: random.Random) -> bytes:
-    """A few changes, seldom many: flips, cuts, repeats, moves, tokens, numbers, lengths."""
+    """A few changes, seldom many: values exchanged, or flips, cuts, repeats, moves, tokens, numbers, lengths."""
+    if draw.random() < 0.5:
+        changed = data
+        for _ in range(draw.choice((1, 1, 1, 2, 4))):
+            changed = _exchange(changed, draw)
+        if changed != data:
+            return changed[:50_000]
     found = bytearray(data)
     for _ in range(draw.choice((1, 1, 2, 3, 6, 20))):
         at = draw.randrange(len(found) + 1)

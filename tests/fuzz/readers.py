@@ -11,17 +11,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import folders
+
 from smpcli.errors import UserError
 
 
 @dataclass(frozen=True)
 class Reader:
-    """`read` takes a file that lies in a folder of its own; `seeds` makes good files of the kind."""
+    """`read` takes a file that lies in a folder of its own; `seeds` makes good files of the kind.
+
+    beside: what else is in the folder, by name. What `read` returns where nothing is refused is what was answered.
+    """
 
     name: str
     file: str
     read: Callable[[Path], object]
     seeds: Callable[[], list[bytes]]
+    beside: Callable[[], dict[str, bytes]] = dict
 
 
 def _mask(path: Path) -> None:
@@ -59,22 +65,57 @@ def _checkpoint_index(path: Path) -> None:
     read(path.parent)
 
 
+def _npy(path: Path) -> None:
+    from smpcli.results.npy import read_npy
+
+    read_npy(path, {"a": (4, 6), "b": (5, 6)})
+
+
 def _result(path: Path) -> None:
     from smpcli.results.rundir import RunDir
 
     assert RunDir(path.parent).result.value is not None
 
 
-def _run(path: Path) -> None:
+def _run(path: Path) -> str:
+    """What `compare` makes of the folder: a table and a page of it, or the reason why it is left out."""
     from smpcli.results.compare import compare
+    from smpcli.results.page import contents
 
-    compare(path.parent).to_json()
+    found = compare(path.parent)
+    found.to_json()
+    contents(found)
+    return " ".join(problem for _, problem in found.problems)
 
 
 def _metrics(path: Path) -> None:
     from smpcli.results.rundir import RunDir
 
     assert isinstance(RunDir(path.parent).metrics, list)
+
+
+def _predictions(path: Path) -> str:
+    """Intervals for each metric, of a run that reports whatever these predictions give."""
+    import numpy as np
+
+    from smpcli.results.bootstrap import intervals, outcome
+    from smpcli.results.rundir import RunDir
+
+    directory = RunDir(path.parent)
+    usable = [bool(directory.predictions)]
+    for metric in ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "exact_match"):
+        found = outcome(directory, metric)
+        usable.append(found is not None)
+        if found is not None:
+            with np.errstate(all="ignore"):
+                intervals([([found], [found])], resamples=3)
+    return str(usable)
+
+
+def _sweep(path: Path) -> None:
+    from smpcli.sweeping.grid import expand, read_sweep
+
+    expand(read_sweep(str(path)), path.parent)
 
 
 def _settings(path: Path) -> None:
@@ -108,6 +149,69 @@ def _glue(path: Path) -> None:
     from smpcli.tasks.task import find_task
 
     load_data(find_task("sst2"), path.parent.parent)
+
+
+def _tokens(path: Path) -> str:
+    from smpcli.training.tokens import _read
+
+    return f"{_read(path, 3) is None}"  # what isn't as it was written is made anew
+
+
+def _texts(path: Path) -> None:
+    from smpcli.export.predict import arrange
+
+    list(arrange([], [path], path)[1])
+
+
+def _about(path: Path) -> None:
+    from smpcli.export.about import format_of, read_about
+
+    format_of(path.parent)
+    read_about(path.parent, "compact", 1)
+
+
+def _compact(path: Path) -> None:
+    from smpcli.export.compact import load_model
+
+    load_model(path.parent)
+
+
+def _sparse(path: Path) -> None:
+    from smpcli.export.compact import build, read_details
+    from smpcli.export.sparse import expand
+
+    build(path.parent, read_details(path.parent), expand)
+
+
+def _graph(path: Path) -> None:
+    from smpcli.export.onnx import GraphModel
+
+    GraphModel(path, 1)
+
+
+def _config(path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    from smpcli.modeling.backbone import load_config
+    from smpcli.modeling.safety import check_weights
+
+    config = load_config(str(path.parent))
+    check_weights(path.parent, "it", AutoModelForSequenceClassification, config)
+
+
+def _tokenizer(path: Path) -> None:
+    from smpcli.modeling.backbone import load_tokenizer
+
+    load_tokenizer(str(path.parent))
+
+
+def _weights(path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    from smpcli.modeling.backbone import load_config, load_pretrained
+
+    name = str(path.parent)
+    load_pretrained(AutoModelForSequenceClassification, name, load_config(name))
 
 
 def _index_of_shards(path: Path) -> None:
@@ -145,13 +249,13 @@ def _safetensors() -> dict[str, bytes]:
     state = numpy_state()
     packed, shapes = pack({f"{kind}:{name}": mask for kind in ("mask", "earlier") for name, mask in masks.items()})
     about = {
-        **{"format": "smp-checkpoint", "version": 1, "shapes": shapes, "settings": {"seed": 0}, "data": "d"},
+        **{"format": "smp-checkpoint", "version": 2, "shapes": shapes, "settings": {"seed": 0}, "data": "d"},
         **{"base": "b", "step": 3, "density": 0.5, "loss": None, "seconds": 1.0, "evaluated": True},
         **{"history": [[2, {"accuracy": 0.5}]], "rows": [[["step", 1]]], "python_random": [1] * 625},
         **{"python_gauss": None, "numpy_random": [1, 0, 0.0]},
     }
     tensors = {
-        "random.torch": torch.get_rng_state(),
+        "random.torch.0": torch.get_rng_state(),
         "random.numpy": torch.from_numpy(state[1].astype("int64")),
         "layer.a.scores": torch.ones(4, 6),
     }
@@ -186,6 +290,60 @@ def _result_seeds() -> list[bytes]:
     return [json.dumps(result).encode()]
 
 
+def _prediction_seeds() -> list[bytes]:
+    """Of classes, of values, of answers; each gives 0.5 by the metric that the run beside it reports."""
+    pairs = ((1, 0), (1, 1), (0, 0), (0, 0))
+    classes = [{"split": "dev", "label": label, "prediction": guess} for label, guess in pairs]
+    values = [{"split": "dev", "label": i * 0.5, "prediction": float(i)} for i in range(4)]
+    answers = [
+        {"split": "dev", "id": str(i), "label": ["a film", "it"], "prediction": "film" if i else "no"} for i in (0, 1)
+    ]
+    return ["".join(json.dumps(row) + "\n" for row in rows).encode() for rows in (classes, values, answers)]
+
+
+def _beside_predictions() -> dict[str, bytes]:
+    result = json.loads(_result_seeds()[0])
+    result["metrics"] = dict.fromkeys(("f1", "macro_f1", "matthews", "pearson"), 0.0)
+    result["metrics"] |= {"accuracy": 0.75, "spearman": 1.0, "exact_match": 0.5}
+    return {"result.json": json.dumps(result).encode()}
+
+
+def _npy_seeds() -> list[bytes]:
+    import io
+
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.packbits(np.arange(54) % 3 == 0), allow_pickle=False)
+    return [buffer.getvalue()]
+
+
+def _token_seeds() -> list[bytes]:
+    from smpcli.training.tokens import _write
+
+    folder = Path(tempfile.mkdtemp(prefix="smp-fuzz-"))
+    rows = [[2, 5, 3], [2, 6, 7, 3], [2, 3]]
+    _write(folder / "x", {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
+    found = (folder / "x").read_bytes()
+    shutil.rmtree(folder)
+    return [found]
+
+
+def _about_seeds() -> list[bytes]:
+    about = {
+        **{"format": "compact", "version": 1, "task": "sst2", "kind": "classification", "labels": ["no", "yes"]},
+        **{"pairs": False, "max_length": 64, "stride": None, "head": "prototype", "words": None, "word_ids": None},
+        **{"mask_id": None, "decoder": False, "model": "minilm", "base_digest": "0", "method": "smp"},
+        **{"sparsity": 0.9, "remaining": 0.1, "metric": "accuracy", "metrics": {"accuracy": 0.5}},
+    }
+    span = {"kind": "span", "labels": [], "pairs": True, "stride": 8}
+    return [json.dumps(one).encode() for one in (about, about | span)]
+
+
+def _without(*names: str) -> dict[str, bytes]:
+    return {name: content for name, content in folders.model().items() if name not in names}
+
+
 _TASK = b"""title: t
 kind: classification
 text: text
@@ -195,6 +353,14 @@ words: {bad: terrible, good: great}
 metrics: [accuracy, f1]
 defaults: {epochs: 2}
 source: {folder: X, hub: a/b, dev_splits: {dev: validation}}
+"""
+_SWEEP = b"""description: all
+recipe: smp-paper
+methods: [dense, {method: magnitude, weights_lr: [1e-4, 3e-5]}]
+sparsities: [0.9]
+seeds: [0]
+tasks: [movies]
+settings: {batch_size: 16, precision: fp32}
 """
 _RECIPE = (
     b"method: smp\nsparsity: 0.95\nseed: 3\nepochs: 1.5\nscores_lr: 2e-2\ninit: zero\nfactored: true\nhead: auto\n"
@@ -231,6 +397,7 @@ READERS = {
     for reader in (
         Reader("mask", "mask.safetensors", _mask, lambda: [_safetensors()["mask"]]),
         Reader("exported-mask", "x.smpmask", _task_mask, lambda: [_safetensors()["task"]]),
+        Reader("npy", "mask.npy", _npy, _npy_seeds),
         Reader("head", "head.safetensors", _head, lambda: [_safetensors()["head"]]),
         Reader("checkpoint", "step-3.safetensors", _checkpoint, lambda: [_safetensors()["checkpoint"]]),
         Reader(
@@ -238,9 +405,17 @@ READERS = {
             "index.json",
             _checkpoint_index,
             lambda: [b'{"last": "step-000003.safetensors", "best": "step-000002.safetensors", "metric": 0.5}'],
+            lambda: {f"step-00000{step}.safetensors": _safetensors()["checkpoint"] for step in (2, 3)},
         ),
         Reader("result", "result.json", _result, _result_seeds),
-        Reader("compare", "result.json", _run, _result_seeds),
+        Reader(
+            "compare",
+            "result.json",
+            _run,
+            _result_seeds,
+            lambda: {"settings.yaml": b"task: sst2\nseed: 1\n", "mask.safetensors": _safetensors()["mask"]},
+        ),
+        Reader("predictions", "predictions.jsonl", _predictions, _prediction_seeds, _beside_predictions),
         Reader(
             "metrics",
             "metrics.jsonl",
@@ -249,6 +424,7 @@ READERS = {
         ),
         Reader("settings", "settings.yaml", _settings, lambda: [b"task: movies\n" + _RECIPE]),
         Reader("recipe", "recipe.yaml", _recipe, lambda: [_RECIPE]),
+        Reader("sweep", "sweep.yaml", _sweep, lambda: [_SWEEP]),
         Reader("task", "task.yaml", _task, lambda: [_TASK]),
         Reader("csv", "own.csv", _table, lambda: [_CSV, _SCORES]),
         Reader("tsv", "own.tsv", _table, lambda: [_SCORES.replace(b",", b"\t"), b"text\tlabel\na\tx\nb\ty\nc\tx\n"]),
@@ -260,13 +436,72 @@ READERS = {
         ),
         Reader("squad", "own.json", _table, lambda: [_SQUAD]),
         Reader("parquet", "own.parquet", _table, _parquet_seeds),
-        Reader("glue", "SST-2/train.tsv", _glue, lambda: [b"sentence\tlabel\na fine film\t1\ndull\t0\nwarm\t1\n"]),
+        Reader(
+            "glue",
+            "SST-2/train.tsv",
+            _glue,
+            lambda: [b"sentence\tlabel\na fine film\t1\ndull\t0\nwarm\t1\n"],
+            lambda: {"dev.tsv": b"sentence\tlabel\nfine\t1\ndull\t0\n"},
+        ),
+        Reader("texts", "texts.txt", _texts, lambda: [b"a fine film\r\nquestion\tcontext\n"]),
+        Reader("tokens", "tokens.safetensors", _tokens, _token_seeds),
         Reader(
             "shards",
             "model.safetensors.index.json",
             _index_of_shards,
             lambda: [b'{"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'],
         ),
+        Reader(
+            "config",
+            "config.json",
+            _config,
+            lambda: [folders.model()["config.json"]],
+            lambda: _without("config.json"),
+        ),
+        Reader(
+            "tokenizer",
+            "tokenizer.json",
+            _tokenizer,
+            lambda: [folders.model()["tokenizer.json"]],
+            lambda: _without("tokenizer.json"),
+        ),
+        Reader(
+            "tokenizer-config",
+            "tokenizer_config.json",
+            _tokenizer,
+            lambda: [folders.model()["tokenizer_config.json"]],
+            lambda: _without("tokenizer_config.json"),
+        ),
+        Reader(
+            "weights",
+            "model.safetensors",
+            _weights,
+            lambda: [folders.model()["model.safetensors"]],
+            lambda: _without("model.safetensors"),
+        ),
+        Reader("export", "smp.json", _about, _about_seeds),
+        Reader(
+            "compact",
+            "compact.json",
+            _compact,
+            lambda: [folders.compact()["compact.json"]],
+            lambda: {"model.safetensors": folders.compact()["tensors"]},
+        ),
+        Reader(
+            "compact-tensors",
+            "model.safetensors",
+            _compact,
+            lambda: [folders.compact()["tensors"]],
+            lambda: {"compact.json": folders.compact()["compact.json"]},
+        ),
+        Reader(
+            "sparse-tensors",
+            "model.safetensors",
+            _sparse,
+            lambda: [folders.compact()["sparse"]],
+            lambda: {"compact.json": folders.compact()["compact.json"]},
+        ),
+        Reader("onnx", "model.onnx", _graph, lambda: [folders.graph()]),
     )
 }  # fmt: skip
 
@@ -278,16 +513,14 @@ class Attempt:
         self.reader = reader
         self.path = folder / reader.file
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if reader.name == "glue":
-            (self.path.parent / "dev.tsv").write_text("sentence\tlabel\nfine\t1\ndull\t0\n")
-        if reader.name == "compare":
-            (folder / "settings.yaml").write_text("task: sst2\nseed: 1\n")
+        for name, content in reader.beside().items():
+            (self.path.parent / name).write_bytes(content)
 
-    def __call__(self, data: bytes) -> UserError | None:
+    def __call__(self, data: bytes) -> object:
+        """None or what the reader answers, or the error that the file is refused with."""
         self.path.write_bytes(data)
         try:
-            self.reader.read(self.path)
+            return self.reader.read(self.path)
         except UserError as error:
             assert "\n" not in str(error) and str(error).strip(), "a message of one line"
             return error
-        return None

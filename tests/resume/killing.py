@@ -2,8 +2,9 @@
 
     python tests/resume/killing.py --kills 20
 
-kills each of the five methods' runs 20 times: in turn at any time, in an evaluation, while a checkpoint is written,
-and while the result is written; every third resumed run is killed once more. A child is forked for each run, from a
+kills each of the six methods' runs 20 times: in turn in a training step, in an evaluation, while a checkpoint is
+written, while the result is written, and at any time of the clock; every third resumed run is killed once more. At
+least one kill of each kind must have hit. A child is forked for each run, from a
 process that has imported everything and trained nothing, so that a kill costs no start of Python.
 """
 
@@ -21,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-METHODS = ("smp", "movement", "soft-movement", "magnitude", "dense")
-MOMENTS = ("any time", "an evaluation", "a checkpoint", "the result")
+METHODS = ("smp", "movement", "soft-movement", "magnitude", "l0", "dense")
+MOMENTS = ("a step", "an evaluation", "a checkpoint", "the result", "any time")
 STEPS = 24
 # What differs between two runs that are the same.
 PASSING = ("started", "seconds", "seconds_per_step", "command")
@@ -38,7 +39,7 @@ class Moments:
 
     def __init__(self, moment: str = "", number: int = -1) -> None:
         self.moment, self.number = moment, number
-        self.counts = dict.fromkeys(MOMENTS[1:], 0)
+        self.counts = dict.fromkeys(MOMENTS[:-1], 0)
 
     def pass_by(self, moment: str, last_words: Callable[[], object] = lambda: None) -> None:
         self.counts[moment] += 1
@@ -47,12 +48,16 @@ class Moments:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def watch(self) -> None:
-        """Count evaluations' batches, and the moments of writing: half a file, fsync, rename, and what follows."""
+        """Count forward passes in steps and evaluations, what a step does after it, and the moments of writing.
+
+        A step: before its forward pass, before and after the optimiser's update. Writing:
+        half a file, fsync, rename, and what follows.
+        """
         import safetensors.torch
+        import torch
 
         from smpcli.modeling.heads import TaskModel
 
-        training = False
         forward, save, fsync, replace, unlink = (
             TaskModel.forward, safetensors.torch.save_file, os.fsync, os.replace, os.unlink,
         )  # fmt: skip
@@ -61,9 +66,15 @@ class Moments:
         def watched_forward(model: TaskModel, **inputs: Any) -> Any:
             nonlocal trained
             trained += model.training
-            if trained and not model.training:
-                self.pass_by("an evaluation")
+            if trained:
+                self.pass_by("a step" if model.training else "an evaluation")
             return forward(model, **inputs)
+
+        def watched_update(optimizer: Any, *args: Any, **more: Any) -> Any:
+            self.pass_by("a step")
+            found = update(optimizer, *args, **more)
+            self.pass_by("a step")
+            return found
 
         def where(path: Any) -> str:
             return "a checkpoint" if "/checkpoint" in str(path) else "the result"
@@ -85,7 +96,8 @@ class Moments:
             self.pass_by(where(path))
             unlink(path, **more)
 
-        del training
+        update = torch.optim.AdamW.step
+        torch.optim.AdamW.step = watched_update  # type: ignore[method-assign]
         TaskModel.forward = watched_forward  # type: ignore[method-assign]
         safetensors.torch.save_file = watched_save
         os.fsync, os.replace, os.unlink = watched_fsync, watched_replace, watched_unlink  # type: ignore[assignment]
@@ -235,7 +247,8 @@ def main() -> int:
                 f"{arguments.kills - len(found)} of {arguments.kills} resumed to the same bytes",
                 flush=True,
             )
-            problems += found
+            missed = [moment for moment in MOMENTS[:-1] if not experiment.killed[moment]]
+            problems += found + ([f"{method}: never killed in {', '.join(missed)}"] if missed else [])
     print("\n".join(problems))
     return bool(problems)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 
 from smpcli import UserError, prune
 from smpcli.errors import Interrupted
-from smpcli.training import session
+from smpcli.training import checkpoint, session
 from smpcli.training.checkpoint import parse_every
 from smpcli.training.loop import Step
 
@@ -85,7 +86,7 @@ def test_kills_at_every_kind_of_moment(pico: Any, sentiment: Any) -> None:
     assert [line.partition(":")[0] for line in lines] == ["smp", "magnitude"]
     for line in lines:
         assert line.endswith("4 of 4 resumed to the same bytes")
-        assert all(re.search(rf"[1-9]\d* in {moment}", line) for moment in MOMENTS[1:])
+        assert all(re.search(rf"[1-9]\d* in {moment}", line) for moment in MOMENTS[:-1])
 
 
 def test_a_checkpoint_holds_everything_and_a_finished_run_none(run: Any, tmp_path: Path) -> None:
@@ -188,6 +189,17 @@ def test_another_run_is_refused_with_the_differences(run: Any, tmp_path: Path, s
     run(tmp_path, resume=True, checkpoint_every="1m", data_dir=str(tmp_path))
 
 
+def test_another_number_of_processes_is_refused(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(Broken):
+        run(tmp_path, progress=Watcher(5, break_off))
+    saved = checkpoint.read(only(tmp_path) / "checkpoint")
+    assert saved is not None
+    about = saved.about
+    same = checkpoint.Identity(about.settings, about.data, about.base)
+    assert same.differences(about) == []
+    assert dataclasses.replace(same, processes=2).differences(about) == ["processes (1, now 2)"]
+
+
 def test_other_data_and_other_weights_are_refused(run: Any, tmp_path: Path, pico: Any, sentiment: Any) -> None:
     import shutil
 
@@ -230,7 +242,7 @@ def test_a_strangers_checkpoint(run: Any, tmp_path: Path, damage: str) -> None:
         name = next(name for name in tensors if name.endswith("exp_avg"))
         save_file({**tensors, name: torch.zeros(7)}, file, {"smp": about})
     elif damage == "random":
-        save_file({**tensors, "random.torch": torch.zeros(3, dtype=torch.uint8)}, file, {"smp": about})
+        save_file({**tensors, "random.torch.0": torch.zeros(3, dtype=torch.uint8)}, file, {"smp": about})
     elif damage == "about":
         save_file(tensors, file, {"smp": about.replace('"step":4', '"step":-4')})
     else:

@@ -198,6 +198,23 @@ def test_a_disk_that_is_really_full(once: Any, small_disk: Path, monkeypatch: py
         once(small_disk)
     _says_what_it_is(small_disk)
     assert not list(small_disk.rglob("*.tmp"))
+    # Full at another place of the run each time; then there is room, and the same command makes it whole.
+    messages = set()
+    for size in (4, 100, 300, 400):
+        shutil.rmtree(next(small_disk.iterdir(), small_disk / "none"), ignore_errors=True)
+        subprocess.run(["mount", "-o", f"remount,size={size}k", str(small_disk)], check=True)
+        with pytest.raises(UserError, match=r"can't write .*(No space left|os error 28)") as error:
+            once(small_disk)
+        messages.add(str(error.value).partition(":")[0].rpartition("/")[2])
+        _says_what_it_is(small_disk)
+    assert len(messages) >= 3
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    once(small_disk, resume=True)
+    (path,) = small_disk.iterdir()
+    assert {entry.name for entry in path.iterdir()} == {
+        *("settings.yaml", "metrics.jsonl", "predictions.jsonl", "result.json"),
+        *("mask.safetensors", "head.safetensors"),
+    }
 
 
 def test_files_that_may_not_grow(once: Any, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ QUERY = "bert.encoder.layer.0.attention.self.query"
 CHANGES: list[tuple[str, Callable[[dict[str, Any], dict[str, torch.Tensor]], Any], str]] = [
     ("claims 10^12 weights", claim, "doesn't fit its"),
     ("another format", lambda about, _: about.update(format="smp-mask"), "nor an export of smp"),
-    ("an older version", lambda about, _: about.update(version=1), "version is 1 and this smp reads 2"),
+    ("an older version", lambda about, _: about.update(version=1), "export it again with `smp export RUN --format"),
     ("one label", lambda about, _: about.update(labels=["one"]), "labels don't fit"),
     ("a label twice", lambda about, _: about.update(labels=["one", "one"]), "labels don't fit"),
     ("three labels for two rows", lambda about, _: about.update(labels=["a", "b", "c"]), "classifier"),

@@ -132,9 +132,9 @@ U8 = ("U8", [2], b"\xff\x80")  # nine bits, all set
         (tensor_file({"a": U8}, {"smp": "[" * 100_000}), "didn't write it"),
         (tensor_file({"a": U8}, {"smp": "[]"}), "didn't write it"),
         (tensor_file({"a": U8}, about({"a": [3, 3]}, format="other")), "didn't write it"),
-        (tensor_file({"a": U8}, about({"a": [3, 3]}, version=2)), "version is 2.*upgrade"),
-        (tensor_file({"a": U8}, about({"a": [3, 3]}, version="1")), "version is '1'"),
-        (tensor_file({"a": U8}, about({"a": [3, 3]}, version=None)), "version is None"),
+        (tensor_file({"a": U8}, about({"a": [3, 3]}, version=2)), "has version 2 and this smp reads 1: upgrade"),
+        (tensor_file({"a": U8}, about({"a": [3, 3]}, version="1")), "has version '1' and"),
+        (tensor_file({"a": U8}, about({"a": [3, 3]}, version=None)), "has version None and"),
         (tensor_file({"a": U8}, about([3, 3])), "no shapes"),
         (tensor_file({"a": U8}, about({})), "names"),
         (tensor_file({}, about({"a": [3, 3]})), "names"),
@@ -166,7 +166,7 @@ U8 = ("U8", [2], b"\xff\x80")  # nine bits, all set
 def test_nothing_in_a_file_is_taken_on_trust(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "mask.safetensors"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"(?s)damaged mask file .*{reason}") as error:
+    with pytest.raises(UserError, match=f"(?s)(damaged mask file .*|mask.safetensors ){reason}") as error:
         read_masks(path)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) <= 300
