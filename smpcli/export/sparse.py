@@ -50,11 +50,9 @@ def write(run: Reopened, target: Path, drop_rows_below: int = 0, precision: str 
         made = exported(run, target, folder, FORMAT, verified, parts)
     count = sum(len(block) for block in choices["matrices"])
     won = sum(bool(tokens) for block in choices["matrices"] for tokens in block.values())
-    where = ", ".join(map(str, choices["columns"])) or "none"
-    remark = (
-        f"{won} of {count} matrices are faster as sparse ones at some number of tokens, on this machine; "
-        f"the whole model is faster than the compact one at (of those measured): {where} tokens"
-    )
+    where = ", ".join(map(str, choices["columns"]))
+    whole = f"the whole model is faster than the compact one at {where} tokens" if where else "the compact one wins"
+    remark = f"{won} of {count} matrices are faster as sparse ones at some number of tokens, on this machine; {whole}"
     return Exported(**{**vars(made), "remarks": (*made.remarks, remark)})
 
 
