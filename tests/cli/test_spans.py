@@ -150,7 +150,7 @@ def test_a_dry_run_of_the_built_in_task_needs_no_data(smp: Smp, pico: Callable[[
 def test_frozen_weights_learn_to_answer(pico: Callable[[str], Path], quiz: Path, tmp_path: Path) -> None:
     """Half of pico BERT's weights, none of them trained, point at the words that are asked for."""
     flags = ["--task", quiz, "--model", pico("bert"), *WINDOWS, "--output", tmp_path, "--set", "penalty=0"]
-    flags += ["--set", "beta1=0.9", "--set", "beta2=0.999"]
+    flags += ["--set", "beta1=0.9", "--set", "beta2=0.999", "--set", "structure=1"]
     first = make_run("prune", *flags, "--sparsity", "0.5", "--max-steps", "1")
     last = make_run("prune", *flags, "--sparsity", "0.5", "--max-steps", "250", "--set", "scores_lr=0.05")
     before, after = (result_of(run)["metrics"]["f1"] for run in (first, last))

@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -34,6 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 SECONDS, MEGABYTES = 1.0, 200
 # Of addresses, beyond what is there at the start: libraries are yet to be loaded.
 SPACE = 2**33
+# As torch, numpy and C++ say it. ("allocation" is a setting.)
+OUT_OF_MEMORY = re.compile(r"bad.alloc|allocat(e|ing)\b", re.IGNORECASE)
 FOUND = Path(__file__).resolve().parent / "found"
 
 
@@ -91,7 +94,7 @@ def fuzz(name: str, runs: int, seed: int) -> tuple[str, list[str]]:
                 outcome: object = attempt(data)
                 corpus.learn(data, outcome)
                 refused += isinstance(outcome, Exception)
-                if isinstance(outcome, Exception) and "alloc" in str(outcome):
+                if isinstance(outcome, Exception) and OUT_OF_MEMORY.search(str(outcome)):
                     _keep(problems, name, data, f"memory: {str(outcome)[-120:]}")
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):

@@ -156,8 +156,8 @@ def allotted(kept: int, sizes: list[int]) -> list[int]:
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        (SMP, SMPSettings(init="magnitude", factored=False, allocation="L")),
-        (SMP, SMPSettings(init="magnitude", factored=True, allocation="L", penalty=40.0)),
+        (SMP, SMPSettings(init="magnitude", factored=False, structure=1.0, allocation="L")),
+        (SMP, SMPSettings(init="magnitude", factored=True, structure=1.0, allocation="L", penalty=40.0)),
         (Movement, ScoredSettings(init="magnitude")),
         (Movement, ScoredSettings(init="magnitude", factored=True, penalty=10.0)),
     ],
