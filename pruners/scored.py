@@ -93,11 +93,13 @@ class ScoredPruner(Pruner):
     def restrict(self, layers: Sequence[MaskedLayer], counts: list[int], density: float) -> list[int]:
         """With `structure`, the fraction of channels falls from 1 to its limit as the density falls to its end."""
         final, limit = self.final_density, self.limit
-        if limit == 1 or (self.settings.structure == "auto" and not has_channels(layers)):
+        if 1 in (limit, final):
             return counts
         if self.channels is None:
+            if self.settings.structure == "auto" and not has_channels(layers):
+                return counts
             self.channels = Channels(layers)
-        left = (density - final) / (1 - final) if final < 1 else 1.0
+        left = (density - final) / (1 - final)
         scores = [self.score(layer) for layer in layers]
         return self.channels.restrict(layers, scores, counts, limit + (1 - limit) * left)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from smpcli.errors import one_line
+from smpcli.files import expanded
 from smpcli.paths import cache_dir
 
 PACKAGES = (
@@ -85,7 +86,7 @@ def _folder(path: Path) -> dict[str, Any]:
 def _short(path: Path) -> str:
     """A path that doesn't tell who its owner is."""
     try:
-        return str(Path("~") / path.expanduser().absolute().relative_to(Path.home()))
+        return str(Path("~") / expanded(path).absolute().relative_to(Path.home()))
     except ValueError:
         return str(path)
 

@@ -128,6 +128,11 @@ def write_yaml(path: Path, value: Any) -> None:
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
 
 
+def expanded(path: str | Path) -> Path:
+    """With a leading ~ or ~user in full. A user who isn't there stays, as in a shell; `Path.expanduser` raises."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def is_file(path: Path) -> bool:
     """As `Path.is_file`, but False for what no system takes for a path (a name of 300 characters)."""
     try:

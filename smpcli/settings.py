@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from pruners import registry
 from smpcli.errors import UserError, one_line, unknown
-from smpcli.files import is_file, is_folder, parse_yaml, read_yaml
+from smpcli.files import expanded, is_file, is_folder, parse_yaml, read_yaml
 from smpcli.modeling.backbone import EMBEDDED
 from smpcli.paths import RECIPES
 from smpcli.tasks.task import Task, find_task
@@ -211,13 +211,13 @@ def _absolute_places(run: RunSettings, task: Task) -> dict[str, str]:
     places = {"dev_file": run.dev_file, "data_dir": run.data_dir}
     if task.source.folder and not run.data_dir:
         places["data_dir"] = os.environ.get("SMP_DATA_DIR") or None
-    if Path(run.task).suffix and is_file(Path(run.task).expanduser()):
+    if Path(run.task).suffix and is_file(expanded(run.task)):
         places["task"] = run.task
-    if run.model not in EMBEDDED and is_folder(Path(run.model).expanduser()):
+    if run.model not in EMBEDDED and is_folder(expanded(run.model)):
         places["model"] = run.model
-    if run.teacher and is_folder(Path(run.teacher).expanduser()):
+    if run.teacher and is_folder(expanded(run.teacher)):
         places["teacher"] = run.teacher
-    return {key: str(Path(place).expanduser().absolute()) for key, place in places.items() if place}
+    return {key: str(expanded(place).absolute()) for key, place in places.items() if place}
 
 
 def _check_run_values(values: dict[str, Any], sources: Mapping[str, str]) -> RunSettings:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from smpcli.bench.memory import peak_memory
 from smpcli.errors import UserError, one_line
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.settings import Settings, resolve
@@ -184,9 +184,7 @@ def _lines() -> Iterator[str]:
     if device.type == "cuda":
         yield str(torch.cuda.max_memory_allocated(device))
     else:
-        # KiB on Linux, bytes on macOS.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        yield str(peak if sys.platform == "darwin" else peak * 1024)
+        yield str(peak_memory())
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from smpcli.bench.memory import peak_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ def main() -> None:
 
     torch.set_num_threads(asked["threads"])
     _import(asked["kind"])
-    before = _memory()
+    before = peak_memory()
     run = _load(asked["kind"], asked["path"], asked["threads"])
     print(json.dumps({"ready": True}), file=answers, flush=True)
     seen: dict[tuple[int, int], dict[str, Tensor]] = {}
@@ -44,18 +45,7 @@ def main() -> None:
         start = time.perf_counter()
         run(seen[key])
         seconds = time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "memory": _memory() - before}), file=answers, flush=True)
-
-
-def _memory() -> int:
-    """The most bytes that this process has had in memory so far."""
-    try:
-        # Linux's ru_maxrss begins with that of the process which started this one.
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak
+        print(json.dumps({"seconds": seconds, "memory": peak_memory() - before}), file=answers, flush=True)
 
 
 def _import(kind: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,6 +119,10 @@ def read_details(folder: Path) -> dict[str, Any]:
         raise UserError(f"can't read {folder / DETAILS}: {error.strerror or error}") from error
     if not isinstance(found, dict):
         raise UserError(f"damaged export {folder}: {DETAILS} is no object")
+    metrics = found.get("metrics", {})
+    shown = [found.get("sparsity", 0.0), *(metrics.values() if isinstance(metrics, dict) else [metrics])]
+    if not all(type(number) in (int, float) and abs(number) < math.inf for number in shown):
+        raise UserError(f"damaged export {folder}: in {DETAILS}, sparsity and metrics must be finite numbers")
     return found
 
 

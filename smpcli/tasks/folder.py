@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from smpcli.errors import UserError
-from smpcli.files import is_file, is_folder
+from smpcli.files import expanded, is_file, is_folder
 from smpcli.tasks.squad import read_squad
 from smpcli.tasks.tables import Table, read_table, shown
 from smpcli.tasks.task import Task
@@ -15,9 +15,9 @@ from smpcli.tasks.task import Task
 def data_folder(data_dir: Path | None) -> tuple[Path | None, str]:
     """The data folder, and what named it."""
     if data_dir is not None:
-        return data_dir.expanduser(), "--data-dir"
+        return expanded(data_dir), "--data-dir"
     named = os.environ.get("SMP_DATA_DIR")
-    return (Path(named).expanduser(), "SMP_DATA_DIR") if named else (None, "")
+    return (expanded(named), "SMP_DATA_DIR") if named else (None, "")
 
 
 def read_file(task: Task, path: Path) -> Table:

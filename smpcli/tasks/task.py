@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from smpcli.errors import UserError, one_line, unknown
-from smpcli.files import is_file, is_folder, read_yaml
+from smpcli.files import expanded, is_file, is_folder, read_yaml
 from smpcli.paths import RECIPES
 from smpcli.tasks import own, squad
 from smpcli.tasks.tables import FORMATS, read_table
@@ -175,7 +175,7 @@ def find_task(name: str, *, text: str | None = None, pair: str | None = None, la
     that are not a small set of whole ones make it a regression. Raises `UserError`.
     """
     built_in = {path.stem: path for path in sorted((RECIPES / "tasks").glob("*.yaml"))}
-    path = Path(name).expanduser()
+    path = expanded(name)
     suffix = path.suffix.lower()
     if suffix in FORMATS and name not in built_in:
         return _own_file(path.absolute(), text, pair, label)

@@ -46,6 +46,7 @@ CASES: list[tuple[str, ...]] = [
     (f"{GOOD} --device gpu", "'device'", "not 'gpu'"),
     ("sweep --set seed=1", "no sweep", "`smp sweep`"),
     ("sweep --dry-run", "no sweep", "`smp sweep`"),
+    ("sweep ~nobody-of-this-name/x.yaml", "there is no file", "~nobody-of-this-name"),
     # -- inspect and doctor
     ("inspect", "Missing argument", "inspect --help"),
     ("inspect {bad}/none", "isn't there"),
@@ -77,6 +78,8 @@ CASES: list[tuple[str, ...]] = [
     ("bench infer", "Missing argument", "infer --help"),
     ("bench infer {bad}/none", "no export that can be timed"),
     ("bench infer {csv}", "no export that can be timed"),
+    ("bench infer {bad}/exports/sparsity", "damaged export", "must be finite numbers"),
+    ("bench infer {bad}/exports/metrics", "damaged export", "must be finite numbers"),
     ("bench infer {run} --batches 0", "--batches takes whole numbers", "'0'"),
     ("bench infer {run} --batches a,b", "--batches takes whole numbers", "'a,b'"),
     ("bench infer {run} --lengths 1,", "--lengths takes whole numbers", "'1,'"),
@@ -149,6 +152,10 @@ CASES: list[tuple[str, ...]] = [
     (f"{OWN} --teacher {{run}}", "--teacher", "prune --help"),
     (f"{OWN} --set teacher_weight=0.5", "needs a teacher", "--set teacher=FOLDER"),
     (f"{OWN} --set teacher=./none", "none"),
+    (f"{OWN} --set teacher=~nobody-of-this-name/x", "there is no model folder ~nobody-of-this-name/x"),
+    ("prune --task {csv} --model ~nobody-of-this-name", "there is no model folder ~nobody-of-this-name"),
+    ("prune --task sst2 --model {bert} --data-dir ~nobody-of-this-name", "no folder", "~nobody-of-this-name"),
+    ("prune --task ~nobody-of-this-name/x.csv", "there is no file", "~nobody-of-this-name/x.csv"),
     (f"{OWN} --set teacher={{run}} --set teacher_kl=sideways", "'teacher_kl'", "not 'sideways'"),
     (f"{OWN} --set teacher={{run}} --set teacher_temperature=0", "'teacher_temperature'", "above 0"),
     (f"{OWN} --set stride=8", "'stride' is for span tasks"),
@@ -212,11 +219,18 @@ def _make_exports(folder: Path) -> None:
         "newer": json.dumps(about | {"version": 9}),
         "labels": json.dumps(about | {"labels": ["no", "no"]}),
         "tensors": json.dumps(about),
+        "sparsity": json.dumps(about),
+        "metrics": json.dumps(about),
         "onnx": json.dumps(about | {"format": "onnx"}),
     }.items():
         (folder / name).mkdir(parents=True)
         (folder / name / "smp.json").write_text(text, encoding="utf-8")
     (folder / "empty").mkdir()
-    (folder / "tensors" / "compact.json").write_text(json.dumps(details), encoding="utf-8")
+    for name, more in (
+        ("tensors", {}),
+        ("sparsity", {"sparsity": "high"}),
+        ("metrics", {"metrics": {"accuracy": "x"}}),
+    ):
+        (folder / name / "compact.json").write_text(json.dumps(details | more), encoding="utf-8")
     (folder / "tensors" / "model.safetensors").write_bytes(b"\xff" * 20)
     (folder / "onnx" / "model.onnx").write_bytes(b"no graph")

@@ -10,6 +10,7 @@ makes no slow input.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import logging
@@ -27,6 +28,7 @@ import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from pruners import registry
 
@@ -64,9 +66,9 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + SPACE, most))
 
 
-def _remember_packages() -> None:
-    """Installed packages are asked for methods with each recipe; here they are asked once."""
-    registry.entry_points = functools.cache(entry_points)  # type: ignore[attr-defined]
+def _packages_asked_once() -> contextlib.AbstractContextManager[object]:
+    """Installed packages are asked for methods with each recipe; within this they are asked once."""
+    return mock.patch.object(registry, "entry_points", functools.cache(entry_points))
 
 
 def fuzz(name: str, runs: int, seed: int) -> tuple[str, list[str]]:
@@ -79,8 +81,7 @@ def fuzz(name: str, runs: int, seed: int) -> tuple[str, list[str]]:
     problems: dict[str, str] = {}
     refused, slowest = 0, 0.0
     signal.signal(signal.SIGVTALRM, _too_slow)
-    _remember_packages()
-    with tempfile.TemporaryDirectory(prefix="smp-fuzz-", dir=MEMORY) as folder:
+    with _packages_asked_once(), tempfile.TemporaryDirectory(prefix="smp-fuzz-", dir=MEMORY) as folder:
         attempt = Attempt(reader, Path(folder))
         for data in corpus.files:
             error = attempt(data)
@@ -141,7 +142,7 @@ def with_atheris(name: str, runs: int, seed: int) -> int:
         import smpcli.tasks.data  # noqa: F401
 
     reader = READERS[name]
-    _remember_packages()
+    _packages_asked_once().__enter__()  # atheris ends the process
     folder = Path(tempfile.mkdtemp(prefix="smp-fuzz-", dir=MEMORY))
     (folder / "corpus").mkdir()
     for index, data in enumerate(reader.seeds()):

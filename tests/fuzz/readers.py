@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import folders
 
@@ -152,9 +153,12 @@ def _glue(path: Path) -> None:
 
 
 def _tokens(path: Path) -> str:
-    from smpcli.training.tokens import _read
+    """As if whoever wrote the file had written its digest, too: else that alone would be looked at."""
+    from smpcli.training import tokens
 
-    return f"{_read(path, 3) is None}"  # what isn't as it was written is made anew
+    with mock.patch.object(tokens, "_digest", lambda arrays: mock.ANY):
+        found = tokens._read(path, 3)
+    return "made anew" if found is None else f"read {len(found)} columns"
 
 
 def _texts(path: Path) -> None:
