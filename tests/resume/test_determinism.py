@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from breaking import Broken, Watcher, break_off
 from killing import left_by
 
 from smpcli import prune
@@ -33,21 +34,11 @@ def test_the_same_bytes_twice_and_with_data_workers(
 
 
 def test_a_run_with_data_workers_resumes_without_them(pico: Any, sentiment: Any, tmp_path: Path) -> None:
-    class Broken(Exception):
-        pass
-
-    class Progress:
-        def phase(self, name: str) -> None: ...
-
-        def step(self, step: Any) -> None:
-            if step.step == 12:
-                raise Broken
-
     given: dict[str, Any] = {"task": str(sentiment.csv), "model": str(pico("bert")), "dropout": 0.1}
     given |= {"max_steps": 20, "batch_size": 16, "checkpoint_every": 5}
     whole = prune(output=tmp_path / "whole", **given).path
     with pytest.raises(Broken):
-        prune(output=tmp_path / "broken", data_workers=2, progress=Progress(), **given)
+        prune(output=tmp_path / "broken", data_workers=2, progress=Watcher(12, break_off), **given)
     path = prune(output=tmp_path / "broken", resume=True, **given).path
     for name in ("mask.safetensors", "head.safetensors", "metrics.jsonl", "predictions.jsonl"):
         assert (path / name).read_bytes() == (whole / name).read_bytes()

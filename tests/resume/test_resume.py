@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from breaking import Broken, Watcher, break_off
 from killing import MOMENTS, left_by
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -25,37 +26,9 @@ from smpcli import UserError, prune
 from smpcli.errors import Interrupted
 from smpcli.training import checkpoint, session
 from smpcli.training.checkpoint import parse_every
-from smpcli.training.loop import Step
 
 HERE = Path(__file__).resolve().parent
 STEPS = 12
-
-
-class Watcher:
-    """Keeps what it is told, and does something after a step."""
-
-    def __init__(self, step: int = 0, action: Callable[[], object] = lambda: None) -> None:
-        self.at, self.action = step, action
-        self.notes: list[str] = []
-        self.steps: list[int] = []
-
-    def phase(self, name: str) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def step(self, step: Step) -> None:
-        self.steps.append(step.step)
-        if step.step == self.at:
-            self.action()
-
-
-class Broken(Exception):
-    pass
-
-
-def break_off() -> None:
-    raise Broken
 
 
 @pytest.fixture
