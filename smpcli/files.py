@@ -41,8 +41,10 @@ def replacing(path: Path, flag: str = "--output") -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error, flag) from error
+    except Exception as error:
+        if (refused := refusal(error)) is None:
+            raise
+        raise cannot_write(path, refused, flag) from error
     finally:
         with suppress(OSError):  # not there after a success; what can't be removed goes at the next start
             temporary.unlink()
@@ -108,6 +110,20 @@ def remove_temporaries(folder: Path, *names: str) -> None:
 def is_temporary(name: str, of: tuple[str, ...]) -> bool:
     """Whether `replacing` made this name for one of the files `of`: ".result.json.x1y2z3.tmp"."""
     return name.endswith(".tmp") and name.startswith(tuple(f".{one}." for one in of))
+
+
+def refusal(error: Exception) -> OSError | None:
+    """The system's refusal to write behind an error: itself, or what a library written in Rust says of it.
+
+    safetensors and tokenizers raise errors of their own: "Error while serializing: … (os error 28)".
+    """
+    if isinstance(error, OSError):
+        return error
+    if type(error) is not Exception and type(error).__name__ != "SafetensorError":
+        return None
+    if code := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(code[1]), os.strerror(int(code[1])))
+    return OSError(one_line(str(error))) if "while serializing" in str(error) else None
 
 
 def cannot_write(path: Path, error: OSError, flag: str = "--output") -> UserError:

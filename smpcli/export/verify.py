@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from smpcli.errors import UserError, one_line
-from smpcli.files import cannot_write
+from smpcli.files import cannot_write, refusal
 from smpcli.tasks.squad import Questions
 from smpcli.training.batches import evaluation_order
 from smpcli.training.evaluate import EVALUATION_BATCH, evaluate_logits
@@ -96,8 +96,10 @@ def staged(target: Path) -> Iterator[Path]:
         if target.is_dir():
             target.replace(scratch / "old")
         fresh.replace(target)
-    except OSError as error:
-        raise cannot_write(target, error) from error
+    except Exception as error:
+        if (refused := refusal(error)) is None:
+            raise
+        raise cannot_write(target, refused) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

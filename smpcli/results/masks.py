@@ -80,15 +80,11 @@ def _check(name: str, mask: Tensor) -> None:
 
 def write_described(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and what is said about them (as JSON), whole or not at all and always the same bytes."""
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     text = json.dumps(about, separators=(",", ":"), sort_keys=True)
     with replacing(path) as temporary:
-        try:
-            save_file(dict(tensors), temporary, {_KEY: text})
-        except SafetensorError as error:
-            raise UserError(f"can't write {path}: {one_line(str(error))}") from error
+        save_file(dict(tensors), temporary, {_KEY: text})
 
 
 def is_described(path: Path, format: str) -> bool:

@@ -218,15 +218,10 @@ class RunDir:
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write head.safetensors or weights.safetensors."""
-        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        path = self._tensor_file(name)
-        with replacing(path) as temporary:
-            try:
-                save_file({key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)}, temporary)
-            except SafetensorError as error:
-                raise UserError(f"can't write {path}: {one_line(str(error))}") from error
+        with replacing(self._tensor_file(name)) as temporary:
+            save_file({key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)}, temporary)
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
         from safetensors import SafetensorError

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors import SafetensorError
 
-from smpcli import UserError, compare, evaluate, prune
-from smpcli.files import YAML_DEPTH, exclusive, harmless_cell, parse_yaml, read_yaml, write_text
+from smpcli import UserError, compare, evaluate, export, prune
+from smpcli.files import YAML_DEPTH, exclusive, harmless_cell, parse_yaml, read_yaml, refusal, write_text
 from smpcli.results.rundir import RunDir, RunError
 
 STEPS = 6
@@ -187,6 +188,38 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"no file system of its own can be mounted here: {done.stderr.strip()}")
     yield place
     subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("format", ["hf", "compact", "sparse", "onnx", "mask"])
+def test_an_export_to_a_disk_that_is_really_full(once: Any, small_disk: Path, tmp_path: Path, format: str) -> None:
+    """Libraries in Rust raise errors of their own, and the words of the system stand in them."""
+    run = once(tmp_path / "runs").path
+    for size in (4, 16, 48):
+        subprocess.run(["mount", "-o", f"remount,size={size}k", str(small_disk)], check=True)
+        (small_disk / "filled").write_bytes(b"x" * (size - 4) * 1024)
+        with pytest.raises(UserError, match=r"^can't write .*No space left on device"):
+            export(run, format, output=small_disk / "export")
+        assert [path.name for path in small_disk.iterdir()] == ["filled"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), os.strerror(28)),
+        (Exception("Permission denied (os error 13)"), os.strerror(13)),
+        (
+            SafetensorError("Error while serializing: a tensor of no type"),
+            "Error while serializing: a tensor of no type",
+        ),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (SafetensorError("Error while deserializing header"), None),
+        (Exception("no such file"), None),
+        (RuntimeError("it went wrong (os error 2)"), None),
+    ],
+)
+def test_what_a_library_says_of_a_refusal(error: Exception, reason: str | None) -> None:
+    found = refusal(error)
+    assert (found if found is None else found.strerror or str(found)) == reason
 
 
 def test_a_disk_that_is_really_full(once: Any, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
