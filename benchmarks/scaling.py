@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import BertConfig, BertModel
+from transformers.utils import logging
 
 from smpcli.bench.train import Case, time_methods
-from smpcli.console import quieten_libraries
 from smpcli.modeling.backbone import load_tokenizer
 
 # (layers, hidden size): tiny, mini, small, the embedded model's, base, large.
@@ -77,7 +77,8 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--output", type=Path, default=Path("results/scaling"))
     options = parser.parse_args()
-    quieten_libraries()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from pruners.allocation import global_counts
 from pruners.base import setting
 from pruners.masking import MaskedLayer
 from pruners.movement import Movement, MovementSettings
+from pruners.scored import structure_setting
 
 # The hard-concrete distribution's temperature and the interval that it is stretched to, as in the paper.
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
@@ -29,6 +30,8 @@ class L0Settings(MovementSettings):
     init_scale: float = setting(2.0, "spread c of the first scores: S = c (importance / mean - 1)", 0)
     scores_lr: float = setting(0.1, "peak learning rate of the scores", 0)
     penalty: float = setting(125.0, "final weight lambda of the penalty on the expected number of gates", 0)
+    # Gates that are drawn open outside the chosen channels, too: with `auto` it loses 11 points at 90 %.
+    structure: float | Literal["auto"] = structure_setting(1.0)
 
 
 class L0(Movement):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,7 +51,8 @@ class MaskedLayer:
         self.heads = heads
         self.kind = kind
         self.module = module
-        self.weight: Tensor = module.weight.detach().clone()  # type: ignore[operator]
+        # The loaded tensor itself; W' gets memory of its own when the first mask is set.
+        self.weight: Tensor = module.weight.detach()  # type: ignore[operator]
         self.mask = torch.ones_like(self.weight, dtype=torch.bool)
         #: Drawn gates and their slope, where the method draws any (`Pruner.gates`).
         self.gates: tuple[Tensor, Tensor] | None = None
@@ -88,7 +90,7 @@ class MaskedLayer:
         """Use `mask` from now on: W' = W * M is written into the module, in `dtype` (default: that of W)."""
         self.mask = mask
         dtype = dtype or self.weight.dtype
-        if self.effective.dtype != dtype:
+        if self.effective.dtype != dtype or self.effective.data_ptr() == self.weight.data_ptr():
             self.effective.data = torch.empty_like(self.effective, dtype=dtype)
         apply_mask(self.weight, mask, out=self.effective)
 
@@ -132,7 +134,19 @@ def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float, dtype
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="masks")
+    """As many threads, in which torch uses no threads of its own: two levels of them would fight for the cores."""
+    pool = ThreadPoolExecutor(count, "masks", initializer=_alone)
+    together = Barrier(count)
+    deque(pool.map(lambda _: together.wait(), range(count)), maxlen=0)
+    # For what starts later, too, the last call holds.
+    torch.set_num_threads(count)
+    return pool
+
+
+def _alone() -> None:
+    """This thread's torch operations use no other threads."""
+    torch.get_num_threads()  # a thread's first question would undo the setting
+    torch.set_num_threads(1)
 
 
 def draw_gates(pruner: Pruner, layers: Sequence[MaskedLayer]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pruners.base import setting
-from pruners.scored import ScoredPruner, ScoredSettings
+from pruners.scored import ScoredPruner, ScoredSettings, structure_setting
 
 
 @dataclass
@@ -17,6 +17,7 @@ class MovementSettings(ScoredSettings):
         "activation", "first scores: zero (the paper), |W|, or |W| times the input's norm"
     )
     weights_lr: float = setting(3e-4, "peak learning rate of the weights", 0)
+    structure: float | Literal["auto"] = structure_setting("auto")
 
 
 class Movement(ScoredPruner):

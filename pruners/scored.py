@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,17 @@ from pruners.masking import LayerStatistics, MaskedLayer
 from pruners.registry import PrunerError
 from pruners.schedule import cubic_rise
 from pruners.structure import Channels, has_channels
+
+
+def structure_setting(default: float | Literal["auto"]) -> Any:
+    """The setting `structure`, with a method's own default."""
+    return setting(
+        default,
+        "largest fraction of neurons and heads that keep weights, for small fast exports; 1: all may (the papers); "
+        "auto: the root of the density, in models whose blocks are known",
+        0.01,
+        1,
+    )
 
 
 @dataclass
@@ -28,13 +39,7 @@ class ScoredSettings(PrunerSettings):
     factored: bool = setting(False, "learn a score for each row and column beside each weight's own")
     scores_lr: float = setting(2e-2, "peak learning rate of the scores", 0)
     penalty: float = setting(0.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
-    structure: float | Literal["auto"] = setting(
-        1.0,
-        "largest fraction of neurons and heads that keep weights, for small fast exports; 1: all may; auto: the root "
-        "of the density, in models whose blocks are known",
-        0.01,
-        1,
-    )
+    structure: float | Literal["auto"] = structure_setting(1.0)
 
 
 class ScoredPruner(Pruner):

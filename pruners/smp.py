@@ -9,7 +9,7 @@ from typing import Literal
 from pruners.allocation import global_counts, proportional_counts
 from pruners.base import setting
 from pruners.masking import MaskedLayer
-from pruners.scored import ScoredPruner, ScoredSettings
+from pruners.scored import ScoredPruner, ScoredSettings, structure_setting
 
 
 @dataclass
@@ -25,13 +25,7 @@ class SMPSettings(ScoredSettings):
     # Gradients of scores change with every mask: a short memory follows them, and allows twice the rate.
     beta1: float = setting(0.8, "AdamW's decay of the mean of gradients", 0, 0.9999)
     beta2: float = setting(0.9, "AdamW's decay of the mean of squared gradients", 0, 0.999999)
-    structure: float | Literal["auto"] = setting(
-        "auto",
-        "largest fraction of neurons and heads that keep weights, for small fast exports; 1: all may (the paper); "
-        "auto: the root of the density, in models whose blocks are known",
-        0.01,
-        1,
-    )
+    structure: float | Literal["auto"] = structure_setting("auto")
     allocation: Literal["S", "L", "G"] = setting(
         "S", "densities: S by mean score within a matrix type, L the same everywhere, G one global top-k"
     )

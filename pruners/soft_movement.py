@@ -36,7 +36,10 @@ class SoftMovement(Movement):
         return global_counts([self.score(layer) for layer in layers], kept)
 
     def report(self, layers: Sequence[MaskedLayer]) -> dict[str, float]:
-        """tau: the threshold on sigmoid(S) that the run ended at; lambda: the penalty's final weight."""
+        """tau: the lowest sigmoid(S) that is kept; lambda: the penalty's final weight.
+
+        With `structure=1` tau is the threshold: nothing that is pruned lies above it.
+        """
         kept = [self.score(layer)[layer.mask] for layer in layers]
         lowest = min((float(scores.min()) for scores in kept if scores.numel()), default=math.inf)
         return {"tau": float(torch.tensor(lowest, dtype=torch.float64).sigmoid()), "lambda": self.settings.penalty}

@@ -97,7 +97,9 @@ def staged(target: Path) -> Iterator[Path]:
             target.replace(scratch / "old")
         fresh.replace(target)
     except Exception as error:
-        if (refused := refusal(error)) is None:
+        # Whoever writes one file says where: here that's a folder which nobody has heard of, and which goes again.
+        own = isinstance(error, UserError) and str(scratch) in str(error) and isinstance(error.__cause__, Exception)
+        if (refused := refusal(error.__cause__ if own else error)) is None:  # type: ignore[arg-type]
             raise
         raise cannot_write(target, refused) from error
     finally:

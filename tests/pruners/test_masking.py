@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
+from pruners import masking
 from pruners.base import Pruner
 from pruners.magnitude import Magnitude
 from pruners.masking import MaskedLayer, attach, fold_factors, kept, refresh, straight_through
 from pruners.movement import Movement
 from pruners.scored import ScoredPruner, ScoredSettings
+from pruners.selection import apply_mask
 from pruners.smp import SMP, SMPSettings
 
 MakeLayers = Callable[..., list[MaskedLayer]]
@@ -216,6 +219,27 @@ def test_a_refresh_asks_the_method_for_amounts_and_masks(make_layers: MakeLayers
     layers = make_layers([(2, 2), (2, 4)])
     refresh(LastRows(), layers, 0.25)
     assert [layer.mask.flatten().tolist() for layer in layers] == [[False] * 4, [False] * 5 + [True] * 3]
+
+
+def test_threads_that_choose_masks_use_no_threads_of_torch(
+    make_layers: MakeLayers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two levels of threads fight for the cores: a step took half as long again.
+    seen = []
+
+    def watched(*given: Any, **named: Any) -> None:
+        seen.append((current_thread() is main_thread(), torch.get_num_threads()))
+        apply_mask(*given, **named)
+
+    monkeypatch.setattr(masking, "apply_mask", watched)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        refresh(Magnitude(), make_layers([(8, 5)] * 4), 0.5)
+        assert seen == [(False, 1)] * 4
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_refresh_refuses_amounts_for_fewer_layers(make_layers: MakeLayers) -> None:

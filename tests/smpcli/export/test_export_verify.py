@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from smpcli import UserError, export
 from smpcli.export import hf, mask
 from smpcli.export.formats import Exported
 from smpcli.export.verify import staged, verify
+from smpcli.files import read_yaml, write_text
 from smpcli.training.recompute import reopen
 
 MakeRun = Callable[..., Path]
@@ -110,3 +113,22 @@ def test_what_was_there_stays_until_the_new_one_is_whole(tmp_path: Path) -> None
         (fresh / "new").write_text("new")
     assert [path.name for path in target.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_full_disk_is_told_by_the_name_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: bool
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError) as caught, staged(tmp_path / "e.smpmask") as fresh:
+        write_text((fresh / "about.json") if folder else fresh, "{}")
+    assert str(caught.value).startswith(f"can't write {tmp_path / 'e.smpmask'}: No space left on device;")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_read_while_exporting_keeps_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^there is no file .*none\.yaml$"), staged(tmp_path / "e") as fresh:
+        read_yaml(fresh.parent / "none.yaml")
