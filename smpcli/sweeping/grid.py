@@ -21,6 +21,11 @@ DENSE = "dense"
 MOST_RUNS = 10_000
 # Keys that are axes of the grid, and the name of the axis.
 _AXES = {"method": "methods", "sparsity": "sparsities", "seed": "seeds", "task": "tasks"}
+# What pydantic's types of error mean to whoever writes a sweep file.
+_NEEDED = {
+    "missing": "this key is missing",
+    "dict_type": "settings by name are needed, such as {batch_size: 32, penalty: [0, 400]}",
+}
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
@@ -77,7 +82,9 @@ def _invalid(path: Path, error: ValidationError) -> UserError:
     key = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in Sweep.model_fields)
     if first["type"] == "extra_forbidden":
         return unknown(f"key in {path}:", str(first["loc"][0]), Sweep.model_fields, "docs/sweeps.md lists the keys")
-    message = "this key is missing" if first["type"] == "missing" else first["msg"]
+    message = _NEEDED.get(first["type"], first["msg"].replace("Input should", "it must"))
+    if first["type"] == "list_type":
+        message = f"a list is needed, such as [{first['input']}]"
     if first["loc"][0] in ("methods", "tasks") and len(first["loc"]) > 1:
         message = "a name, or a mapping with it and settings, is needed"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""

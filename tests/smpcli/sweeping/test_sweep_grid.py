@@ -141,6 +141,9 @@ def test_a_teacher_comes_first_and_its_folder_is_handed_on(tmp_path: Path, monke
         ({"methods": ["smp"], "tasks": ["rtee"]}, "did you mean 'rte'"),
         ({"methods": ["smp"], "tasks": ["rte"], "sparsities": [1.0]}, "sparsities"),
         ({"methods": ["smp"], "tasks": ["rte"], "seeds": [True]}, "seeds"),
+        ({"methods": ["smp"], "tasks": ["rte"], "seeds": 3}, r"seeds: a list is needed, such as \[3\]$"),
+        ({"methods": ["smp"], "tasks": ["rte"], "sparsities": [1.5]}, r"sparsities\.0: it must be less than 1$"),
+        ({"methods": ["smp"], "tasks": ["rte"], "settings": ["penalty"]}, r"settings: settings by name .* \{batch_size"),
         ({"methods": ["smp"], "tasks": ["rte"], "settings": {"seed": 1}}, "seeds"),
         ({"methods": [{"method": "smp", "sparsity": 0.5}], "tasks": ["rte"]}, "sparsities"),
         ({"methods": [{"name": "smp"}], "tasks": ["rte"]}, "method"),
@@ -153,7 +156,9 @@ def test_a_teacher_comes_first_and_its_folder_is_handed_on(tmp_path: Path, monke
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_line(content: dict[str, Any], says: str, tmp_path: Path) -> None:
-    settings = {"precision": "fp32"} | content.pop("settings", {})
+    settings = content.pop("settings", {})
+    if isinstance(settings, dict):
+        settings = {"precision": "fp32"} | settings
     with pytest.raises(UserError, match=says) as error:
         jobs(tmp_path, **content, settings=settings)
     assert "\n" not in str(error.value) and len(str(error.value)) <= 300
