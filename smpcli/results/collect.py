@@ -15,7 +15,8 @@ from smpcli.results.schema import Result
 
 # What a person sets that can't change a figure, or that a column of its own or a digest stands for.
 _NO_SETTINGS = frozenset(
-    "seed output overwrite resume track device data_dir checkpoint_every recipe json quiet dry_run".split()
+    "seed output overwrite resume track device data_dir checkpoint_every data_workers gradient_checkpointing"
+    " recipe json quiet dry_run".split()
 )
 
 

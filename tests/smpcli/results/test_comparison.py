@@ -82,6 +82,12 @@ def test_places_and_names_are_no_settings(tmp_path: Path, make_run: MakeRun) -> 
     assert only(compare(tmp_path)).n == 2
 
 
+def test_how_a_run_was_computed_is_no_setting(tmp_path: Path, make_run: MakeRun) -> None:
+    make_run(tmp_path / "a", run__seed=0, settings={"data_workers": 0, "gradient_checkpointing": False})
+    make_run(tmp_path / "b", run__seed=1, settings={"data_workers": 2, "gradient_checkpointing": True})
+    assert only(compare(tmp_path)).n == 2
+
+
 def test_the_order_of_keys_in_settings_makes_no_difference(tmp_path: Path, make_run: MakeRun) -> None:
     make_run(tmp_path / "a", run__seed=0)
     make_run(tmp_path / "b", run__seed=1)
