@@ -21,8 +21,8 @@ from transformers.utils import logging
 from smpcli.bench.train import Case, time_methods
 from smpcli.modeling.backbone import load_tokenizer
 
-# (layers, hidden size): tiny, mini, small, the embedded model's, base, large.
-SHAPES = [(2, 128), (4, 256), (4, 512), (6, 384), (12, 768), (24, 1024)]
+# (layers, hidden size): tiny, mini, the embedded model's, small, base, large.
+SHAPES = [(2, 128), (4, 256), (6, 384), (4, 512), (12, 768), (24, 1024)]
 LENGTHS = [16, 32, 64, 128, 256]
 
 
@@ -55,13 +55,15 @@ def draw(rows: list[dict[str, Any]], file: Path, method: str) -> None:
     for axis, kind, label in zip(
         axes, ("size", "length"), ("prunable weights (millions)", "tokens a text (embedded model)"), strict=True
     ):
-        chosen = [row for row in rows if row["kind"] == kind]
+        chosen = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["x"])
         across = [row["x"] for row in chosen]
         axis.plot(across, [row["pruned"]["ratio"] for row in chosen], "o-k", label="step time")
         memory = [row["pruned"]["peak_memory"] / row["dense"]["peak_memory"] for row in chosen]
         axis.plot(across, memory, "s--", color="0.5", label="peak memory")
         axis.axhline(1, color="0.7", linewidth=1)
         axis.set_xscale("log")
+        axis.set_xticks(across, [f"{x:.3g}" for x in across])
+        axis.minorticks_off()
         axis.set_xlabel(label)
     axes[0].set_ylabel(f"{method} / dense")
     axes[0].legend(frameon=False)

@@ -102,8 +102,11 @@ def test_masked_layers_keep_w_beside_the_module(pico: Any) -> None:
     ]
     for layer in layers:
         assert torch.equal(layer.weight, layer.effective)
-        assert layer.weight.data_ptr() != layer.effective.data_ptr()
         assert layer.mask.all()
+        before = layer.weight.clone()
+        layer.set_mask(torch.zeros_like(layer.mask))
+        assert torch.equal(layer.weight, before)
+        assert not layer.effective.any()
 
 
 def test_a_list_inside_a_block_belongs_to_the_block() -> None:
