@@ -62,8 +62,9 @@ def draw(rows: list[dict[str, Any]], file: Path, method: str) -> None:
         axis.plot(across, memory, "s--", color="0.5", label="peak memory")
         axis.axhline(1, color="0.7", linewidth=1)
         axis.set_xscale("log")
-        axis.set_xticks(across, [f"{x:.3g}" for x in across])
-        axis.minorticks_off()
+        if kind == "length":
+            axis.set_xticks(across, [str(x) for x in across])
+            axis.minorticks_off()
         axis.set_xlabel(label)
     axes[0].set_ylabel(f"{method} / dense")
     axes[0].legend(frameon=False)
