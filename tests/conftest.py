@@ -45,8 +45,9 @@ LAYERS |= {"albert": 3, "deberta-v2": 2, "deberta-v3": 2, "modernbert": 2, "gpt2
 
 @pytest.fixture(autouse=True)
 def no_surroundings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the person's data folder or cache."""
+    """No test sees the person's data folder, cache or width of terminal."""
     monkeypatch.delenv("SMP_DATA_DIR", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("SMP_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

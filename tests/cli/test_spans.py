@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -148,13 +149,14 @@ def test_a_dry_run_of_the_built_in_task_needs_no_data(smp: Smp, pico: Callable[[
 
 
 def test_frozen_weights_learn_to_answer(pico: Callable[[str], Path], quiz: Path, tmp_path: Path) -> None:
-    """Half of pico BERT's weights, none of them trained, point at the words that are asked for."""
+    """Half of pico BERT's weights, none of them trained, learn where the words that are asked for begin and end."""
     flags = ["--task", quiz, "--model", pico("bert"), *WINDOWS, "--output", tmp_path, "--set", "penalty=0"]
-    flags += ["--set", "beta1=0.9", "--set", "beta2=0.999", "--set", "structure=1"]
-    first = make_run("prune", *flags, "--sparsity", "0.5", "--max-steps", "1")
-    last = make_run("prune", *flags, "--sparsity", "0.5", "--max-steps", "250", "--set", "scores_lr=0.05")
-    before, after = (result_of(run)["metrics"]["f1"] for run in (first, last))
-    assert after > before + 0.2
+    flags += ["--set", "beta1=0.9", "--set", "beta2=0.999", "--set", "structure=1", "--set", "scores_lr=0.05"]
+    run = make_run("prune", *flags, "--sparsity", "0.5", "--max-steps", "250")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    # Guessing among the 20 tokens and more of a window would cost log(20) = 3.0.
+    assert fmean(losses[-20:]) < min(0.5 * fmean(losses[:5]), 2.8)
 
 
 def test_what_windows_can_t_be_made_of_is_refused(
@@ -177,16 +179,19 @@ def test_what_windows_can_t_be_made_of_is_refused(
 
 
 @pytest.fixture
-def own_run(pico: Callable[[str], Path], tmp_path: Path, sentiment: Any) -> tuple[Path, Path]:
-    """A run on a file of one's own with a dev file, and the folder of these files."""
-    folder = tmp_path / "mine"
+def own_run(
+    pico: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory, sentiment: Any
+) -> tuple[Path, Path]:
+    """A run on a file of one's own with a dev file, and the folder of these files: short paths, as lines are cut."""
+    base = tmp_path_factory.mktemp("o")
+    folder = base / "mine"
     folder.mkdir()
     lines = sentiment.csv.read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "train.csv").write_text("".join(lines[:200]), encoding="utf-8")
     (folder / "held.csv").write_text("".join([lines[0], *lines[200:]]), encoding="utf-8")
     files = ["--task", folder / "train.csv", "--dev-file", folder / "held.csv"]
     short = ["--max-steps", "2", "--batch-size", "8", "--set", "max_length=24", "--set", "evaluations=1"]
-    return make_run("prune", *files, "--model", pico("bert"), *short, "--output", tmp_path / "results"), folder
+    return make_run("prune", *files, "--model", pico("bert"), *short, "--output", base / "r"), folder
 
 
 def test_eval_names_the_file_that_is_gone_or_changed(smp: Smp, own_run: tuple[Path, Path], tmp_path: Path) -> None:
