@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/order.py --data-dir … --seeds 0 1 2
 
-Everything but the order of examples is the same. Batches of a plain random order take about three times as long.
+Everything but the order of examples is the same. Batches of a plain random order take longer: more padding.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def draw(rows: list[dict[str, Any]], file: Path, method: str) -> None:
     for axis, kind, label in zip(
         axes, ("size", "length"), ("prunable weights (millions)", "tokens a text (embedded model)"), strict=True
     ):
-        chosen = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["x"])
+        chosen = [row for row in rows if row["kind"] == kind]
         across = [row["x"] for row in chosen]
         axis.plot(across, [row["pruned"]["ratio"] for row in chosen], "o-k", label="step time")
         memory = [row["pruned"]["peak_memory"] / row["dense"]["peak_memory"] for row in chosen]

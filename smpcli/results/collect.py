@@ -12,12 +12,10 @@ from typing import Any
 from smpcli.results.filters import facts
 from smpcli.results.rundir import RunDir, RunError, is_run
 from smpcli.results.schema import Result
+from smpcli.settings import NOT_IN_DIGEST
 
 # What a person sets that can't change a figure, or that a column of its own or a digest stands for.
-_NO_SETTINGS = frozenset(
-    "seed output overwrite resume track device data_dir checkpoint_every data_workers gradient_checkpointing"
-    " recipe json quiet dry_run".split()
-)
+_NO_SETTINGS = NOT_IN_DIGEST | set("seed output overwrite resume track recipe json quiet dry_run".split())
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ def test_masked_layers_keep_w_beside_the_module(pico: Any) -> None:
         before = layer.weight.clone()
         layer.set_mask(torch.zeros_like(layer.mask))
         assert torch.equal(layer.weight, before)
+        assert layer.weight.data_ptr() != layer.effective.data_ptr()
         assert not layer.effective.any()
 
 

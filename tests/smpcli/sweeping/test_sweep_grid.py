@@ -143,7 +143,10 @@ def test_a_teacher_comes_first_and_its_folder_is_handed_on(tmp_path: Path, monke
         ({"methods": ["smp"], "tasks": ["rte"], "seeds": [True]}, "seeds"),
         ({"methods": ["smp"], "tasks": ["rte"], "seeds": 3}, r"seeds: a list is needed, such as \[3\]$"),
         ({"methods": ["smp"], "tasks": ["rte"], "sparsities": [1.5]}, r"sparsities\.0: it must be less than 1$"),
-        ({"methods": ["smp"], "tasks": ["rte"], "settings": ["penalty"]}, r"settings: settings by name .*\{batch"),
+        (
+            {"methods": ["smp"], "tasks": ["rte"], "settings": ["penalty"]},
+            r"settings: settings by name .* \{batch_size",
+        ),
         ({"methods": ["smp"], "tasks": ["rte"], "settings": {"seed": 1}}, "seeds"),
         ({"methods": [{"method": "smp", "sparsity": 0.5}], "tasks": ["rte"]}, "sparsities"),
         ({"methods": [{"name": "smp"}], "tasks": ["rte"]}, "method"),
