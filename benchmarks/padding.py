@@ -23,20 +23,14 @@ from torch.nn.functional import pad
 
 from smpcli.settings import resolve
 from smpcli.tasks.data import load_data
-from smpcli.training.batches import Encoded, LengthBuckets, encode
+from smpcli.training.batches import Encoded, LengthBuckets, chunks, encode
 
 
-def padding(lengths: np.ndarray, batch_size: int, seed: int) -> float:
+def padding(lengths: np.ndarray, batch_size: int, seed: int, window: int, micro_batches: int) -> float:
     """Fraction of an epoch's tokens that are padding."""
-    batches = LengthBuckets(lengths, batch_size, seed)
-    return 1 - float(lengths.sum()) / sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-
-
-def random_padding(lengths: np.ndarray, batch_size: int, seed: int) -> float:
-    """The same for batches in a plain random order."""
-    order = np.random.default_rng(seed).permutation(len(lengths))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return 1 - float(lengths.sum()) / sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    order = LengthBuckets(lengths, batch_size, seed, window, micro_batches)
+    computed = [part for batch in order for part in chunks(batch, order.bucket)]
+    return 1 - float(lengths.sum()) / sum(len(part) * int(lengths[part].max()) for part in computed)
 
 
 def step_times(options: argparse.Namespace) -> dict[str, list[float]]:
@@ -53,19 +47,20 @@ def step_times(options: argparse.Namespace) -> dict[str, list[float]]:
     settings = settings.replace(precision=resolve_precision("auto", accelerator.device))
     data = load_data(settings.task, Path(options.data_dir) if options.data_dir else None)
 
-    def twice(encoded: Encoded, batch_size: int, seed: int, *rest: int) -> DataLoader[Any]:
+    def twice(encoded: Encoded, order: LengthBuckets, *rest: int) -> DataLoader[Any]:
         turn = cycle((False, True))
 
         def collate(indices: list[int]) -> Any:
+            if not next(turn):
+                return [encoded.collate(part) for part in chunks(indices, order.bucket)]
             inputs, labels = encoded.collate(indices)
-            if next(turn):
-                inputs = {
-                    name: pad(block, (0, options.length - block.shape[1]), value=encoded.padding[name])
-                    for name, block in inputs.items()
-                }
-            return inputs, labels
+            padded = {
+                name: pad(block, (0, options.length - block.shape[1]), value=encoded.padding[name])
+                for name, block in inputs.items()
+            }
+            return [(padded, labels)]
 
-        batches = [batch for batch in LengthBuckets(encoded.lengths, batch_size, seed) for _ in range(2)]
+        batches = [batch for batch in order for _ in range(2)]
         return DataLoader(encoded, batch_sampler=batches, collate_fn=collate)
 
     session.training_loader = twice  # type: ignore[assignment]
@@ -95,8 +90,12 @@ def main() -> None:
     encoded = encode(tokenizer, data.train, settings.max_length, regression=False)
     found: dict[str, Any] = {"examples": len(encoded), "tokens an example": float(encoded.lengths.mean())}
     for batch in (32, 64):
-        found[f"padding, batch {batch}"] = [padding(encoded.lengths, batch, seed) for seed in range(3)]
-        found[f"padding in random order, batch {batch}"] = random_padding(encoded.lengths, batch, 0)
+        found[f"padding, batch {batch}"] = [
+            padding(encoded.lengths, batch, seed, settings.bucket_window, settings.micro_batches) for seed in range(3)
+        ]
+        found[f"padding in random order, batch {batch}"] = padding(
+            encoded.lengths, batch, 0, window=1, micro_batches=1
+        )
     found[f"padding to {options.length}"] = 1 - float(encoded.lengths.mean()) / options.length
     found["tokenising"] = tokenising(tokenizer, data, settings.max_length)
     if options.steps:

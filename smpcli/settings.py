@@ -46,6 +46,15 @@ class RunSettings(BaseModel):
     epochs: float | None = Field(None, gt=0, le=10_000, description="passes over the training data")
     max_steps: int | None = Field(None, ge=1, le=100_000_000, description="training steps, instead of epochs")
     batch_size: int = Field(32, ge=1, le=65_536, description="training examples a step")
+    bucket_window: int = Field(
+        50,
+        ge=1,
+        le=1_000_000,
+        description="batches inside which examples are sorted by length, for less padding; 1: a plain random order",
+    )
+    micro_batches: int = Field(
+        1, ge=1, le=65_536, description="buckets of similar length a batch is made of, computed one after another"
+    )
     max_length: int | None = Field(
         None, ge=4, le=1_000_000, description="tokens an example is cut to (default: the task's)"
     )

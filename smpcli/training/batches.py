@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from smpcli.training.tokens import tokenise
 
 if TYPE_CHECKING:
+    from smpcli.settings import Settings
     from smpcli.tasks.data import Examples
 
-# Examples are sorted by length inside windows of this many batches: little padding, and still a random order.
-WINDOW = 50
+
+#: Inputs of the model, each (examples, length), and labels (examples,).
+MicroBatch = tuple[dict[str, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Encoded(Dataset[int]):
     def lengths(self) -> np.ndarray:
         return np.fromiter((len(ids) for ids in self.columns["input_ids"]), dtype=np.int64, count=len(self))
 
-    def collate(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
+    def collate(self, indices: Sequence[int]) -> MicroBatch:
         """Inputs padded to the longest of the batch, each (batch, length), and labels (batch,)."""
         length = max(len(self.columns["input_ids"][index]) for index in indices)
         inputs = {}
@@ -60,18 +62,32 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool
     return Encoded(tokenise(tokenizer, examples, max_length), labels, padding)
 
 
-class LengthBuckets(Sampler[list[int]]):
-    """Batches of similar length in random order: shuffle, sort inside windows, cut into batches, shuffle those.
+Rows = TypeVar("Rows", np.ndarray, list[int])
 
-    The order depends on `seed` and on how often it was iterated (the epoch), nothing else. `done` batches, over all
-    epochs, are taken as read: the first iteration begins after them.
+
+def chunks(rows: Rows, size: int) -> list[Rows]:
+    """Rows cut into pieces of `size`, the last of what is left."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+class LengthBuckets(Sampler[list[int]]):
+    """Batches of buckets of similar length: shuffle, sort inside windows, cut into buckets, deal those to batches.
+
+    window: batches that a window has; with 1, plain chance decides which examples share a batch. micro_batches:
+    buckets that a batch is made of, one after another; with 1, a batch is a bucket. The order depends on these, on
+    `seed` and on how often it was iterated (the epoch), nothing else. `done` batches, over all epochs, are taken as
+    read: the first iteration begins after them.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, done: int = 0) -> None:
+    def __init__(
+        self, lengths: np.ndarray, batch_size: int, seed: int, window: int, micro_batches: int = 1, done: int = 0
+    ) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
         self.drop_last = False
         self.seed = seed
+        self.window = window
+        self.bucket = -(-batch_size // micro_batches)
         self.epoch, self.skipped = divmod(done, len(self))
 
     def __len__(self) -> int:
@@ -91,34 +107,43 @@ class LengthBuckets(Sampler[list[int]]):
         """All batches of an epoch, in order."""
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.lengths))
-        window = WINDOW * self.batch_size
-        parts = [order[start : start + window] for start in range(0, len(order), window)]
-        order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        windows = chunks(order, self.window * self.batch_size)
+        order = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in windows])
+        if self.bucket < self.batch_size and self.window > 1:
+            whole = len(order) // self.bucket * self.bucket
+            dealt = random.permutation(order[:whole].reshape(-1, self.bucket))
+            order = np.concatenate([dealt.ravel(), order[whole:]])
+        batches = chunks(order, self.batch_size)
         return [batches[index].tolist() for index in random.permutation(len(batches))]
 
 
+def training_order(settings: Settings, encoded: Encoded, done: int = 0) -> LengthBuckets:
+    """The order that a run's settings ask for, without its first `done` batches."""
+    buckets = settings.bucket_window, settings.micro_batches
+    return LengthBuckets(encoded.lengths, settings.batch_size, settings.seed, *buckets, done)
+
+
 def training_loader(
-    encoded: Encoded, batch_size: int, seed: int, part: int = 0, parts: int = 1, done: int = 0, workers: int = 0
+    encoded: Encoded, order: LengthBuckets, part: int = 0, parts: int = 1, workers: int = 0
 ) -> DataLoader[Any]:
-    """Batches of `batch_size`, without the first `done`; of several processes, each gets its part of every batch.
+    """Batches in that order, each a list of micro-batches; of several processes, each gets its part of every batch.
 
     The mean over the parts' mean losses is the batch's: all parts are of one size, and a batch that can't be divided
     (an epoch's last) is each process's as a whole. workers: processes that collate ahead, 0: this one; their number
     changes no batch, nor its order.
     """
-    sampler = LengthBuckets(encoded.lengths, batch_size, seed, done)
     return DataLoader(
         encoded,
-        batch_sampler=sampler,
-        collate_fn=partial(_collate, encoded, part, parts),
+        batch_sampler=order,
+        collate_fn=partial(_collate, encoded, -(-order.bucket // parts), part, parts),
         num_workers=workers,
         worker_init_fn=_ignore_interrupts,
     )
 
 
-def _collate(encoded: Encoded, part: int, parts: int, indices: list[int]) -> tuple[dict[str, Tensor], Tensor]:
-    return encoded.collate(indices[part::parts] if len(indices) % parts == 0 else indices)
+def _collate(encoded: Encoded, bucket: int, part: int, parts: int, indices: list[int]) -> list[MicroBatch]:
+    own = indices[part::parts] if len(indices) % parts == 0 else indices
+    return [encoded.collate(micro_batch) for micro_batch in chunks(own, bucket)]
 
 
 def _ignore_interrupts(worker: int) -> None:
@@ -130,4 +155,4 @@ def _ignore_interrupts(worker: int) -> None:
 def evaluation_order(encoded: Encoded, batch_size: int) -> list[list[int]]:
     """Batches sorted by length: no randomness, hardly any padding."""
     order = np.argsort(encoded.lengths, kind="stable")
-    return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+    return [batch.tolist() for batch in chunks(order, batch_size)]

@@ -19,7 +19,7 @@ from torch.nn.functional import kl_div, log_softmax, mse_loss, pad
 
 from smpcli.errors import UserError
 from smpcli.tasks.examples import Examples
-from smpcli.training.batches import Encoded, LengthBuckets, encode
+from smpcli.training.batches import Encoded, encode, training_order
 from smpcli.training.evaluate import EVALUATION_BATCH
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.teacher import Teacher, load_teacher
@@ -112,7 +112,7 @@ def distil(
         teacher = load_teacher(settings)
     asked = _in_teachers_words(settings, data, train_set, tokenizer, teacher)
     seen = np.arange(len(train_set))
-    sampler = LengthBuckets(train_set.lengths, settings.batch_size, settings.seed)
+    sampler = training_order(settings, train_set)
     if steps < len(sampler):
         seen = np.concatenate([np.asarray(batch) for batch in islice(iter(sampler), steps)])
     logits = teacher_logits(teacher.model.to(device), asked, seen, device)[:, teacher.order]

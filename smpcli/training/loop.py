@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pruners.masking import MaskedLayer, draw_gates, fold_factors, refresh, straight_through
 from pruners.selection import ScoreError
 from smpcli.errors import UserError
+from smpcli.training.batches import MicroBatch
 from smpcli.training.device import training_context
 from smpcli.training.evaluate import Evaluation
 from smpcli.training.objective import Objective
@@ -146,17 +147,14 @@ def train(
     model.train()
     if not start.evaluated:
         finish_step(start.step, start.density)
-    for step, (inputs, labels) in enumerate(_repeat(batches, steps, watch), start.step):
+    for step, micro_batches in enumerate(_repeat(batches, steps, watch), start.step):
         progress = step / steps
         density = pruner.density(progress, final_density) if layers else FULL
         if layers:
             _refresh(pruner, layers, density, step, dtype)
             with drawing_alike(accelerator):
                 draw_gates(pruner, layers)
-        with training_context(precision, accelerator.device):
-            logits = model(**inputs)
-        loss = objective(inputs, logits.float(), labels)
-        accelerator.backward(loss)
+        loss = _backward(model, micro_batches, objective, precision, accelerator)
         straight_through(pruner, layers, pruner.penalty_weight(progress))
         norm = accelerator.clip_grad_norm_(trained, max_grad_norm)
         optimizer.step()
@@ -164,7 +162,7 @@ def train(
         scheduler.step()
         optimizer.zero_grad()
         # Of several processes each has a part of the batch.
-        loss_value = accelerator.reduce(loss.detach(), "mean").item()
+        loss_value = accelerator.reduce(loss, "mean").item()
         if not math.isfinite(loss_value):
             raise TrainingDiverged(step, f"the loss is {loss_value}")
         if norm is not None and not math.isfinite(norm):
@@ -180,6 +178,28 @@ def train(
     seconds = time.perf_counter() - started
     on_step(Step(steps, steps, final_density if layers else FULL, loss_value, evaluation.metrics))
     return Summary(evaluation, history, seconds, loss_value)
+
+
+def _backward(
+    model: nn.Module,
+    micro_batches: Sequence[MicroBatch],
+    objective: Objective,
+    precision: str,
+    accelerator: Accelerator,
+) -> Tensor:
+    """Add up the gradients of a batch's mean loss, micro-batch by micro-batch; returns that loss, a scalar."""
+    examples = sum(len(labels) for _, labels in micro_batches)
+    total = torch.zeros((), device=accelerator.device)
+    for inputs, labels in micro_batches:
+        # Several processes exchange gradients once a batch.
+        last = labels is micro_batches[-1][1]
+        with nullcontext() if last else accelerator.no_sync(model):
+            with training_context(precision, accelerator.device):
+                logits = model(**inputs)
+            loss = objective(inputs, logits.float(), labels) * (len(labels) / examples)
+            accelerator.backward(loss)
+        total += loss.detach()
+    return total
 
 
 def _refresh(
@@ -199,7 +219,7 @@ def refuse_infinite(tensors: Sequence[Tensor], step: int) -> None:
             raise TrainingDiverged(step, "a trained weight or score is NaN or infinite")
 
 
-def _repeat(batches: DataLoader[Any], steps: int, watch: Watch) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+def _repeat(batches: DataLoader[Any], steps: int, watch: Watch) -> Iterator[Sequence[MicroBatch]]:
     """Batches of as many epochs as `steps` need; a resumed loader's first epoch begins where it was left."""
     first = done = watch.start.step
     while done < steps:

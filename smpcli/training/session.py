@@ -20,7 +20,7 @@ from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
 from smpcli.modeling.layers import masked_layers, positions
 from smpcli.modeling.spans import SpanModel, set_span_prototypes
-from smpcli.training.batches import Encoded, training_loader
+from smpcli.training.batches import Encoded, training_loader, training_order
 from smpcli.training.distillation import distil
 from smpcli.training.encoding import encode_rows
 from smpcli.training.evaluate import Evaluation, evaluate
@@ -91,10 +91,8 @@ class Session:
             checkpoints.attach(self.state(optimizer, scheduler))
         done = checkpoints.start.step if checkpoints is not None else 0
         part, parts = accelerator.process_index, accelerator.num_processes
-        batches = training_loader(
-            self.train_set, settings.batch_size, settings.seed, part, parts, done, settings.data_workers
-        )
-        order: Any = batches.batch_sampler
+        order = training_order(settings, self.train_set, done)
+        batches: Any = training_loader(self.train_set, order, part, parts, settings.data_workers)
         model, optimizer = accelerator.prepare(self.model, optimizer)
         # The loader has divided the batches itself; Accelerate would make them more, not smaller.
         batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True)

@@ -162,6 +162,8 @@ CASES: list[tuple[str, ...]] = [
     (f"{OWN} --set structure=0.01", "structure=0.01 has no room"),
     (f"{OWN} --set data_workers=-1", "'data_workers' must be at least 0"),
     (f"{OWN} --set data_workers=many", "'data_workers'", "not 'many'"),
+    (f"{OWN} --set bucket_window=0", "'bucket_window' must be at least 1"),
+    (f"{OWN} --set micro_batches=half", "'micro_batches'", "not 'half'"),
     (f"{OWN} --track nosuch", "unknown tracker 'nosuch'"),
     (f"{OWN} --set gradient_checkpointing=perhaps", "'gradient_checkpointing'", "not 'perhaps'"),
     ("recipes --path", "--path", "recipes --help"),

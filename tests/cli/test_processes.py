@@ -85,14 +85,21 @@ def test_two_processes_make_the_run_of_one(environment: dict[str, str], flags: l
         assert (whole / name).read_bytes() == (resumed / name).read_bytes()
 
 
-def test_the_parts_of_a_batch_make_the_batch() -> None:
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_the_parts_of_a_batch_make_the_batch(micro_batches: int) -> None:
     from smpcli.training.batches import Encoded
 
     lengths = [3, 9, 4, 4, 7, 5, 8, 6, 3, 5, 4]
     ids = [[index + 1] * length for index, length in enumerate(lengths)]
     encoded = Encoded({"input_ids": ids}, torch.arange(11), {"input_ids": 0})
-    whole = list(LengthBuckets(encoded.lengths, 4, 0))
-    parts = [[labels.tolist() for _, labels in training_loader(encoded, 4, 0, part, 2)] for part in range(2)]
+    whole, *orders = (LengthBuckets(encoded.lengths, 4, 0, 50, micro_batches) for _ in range(3))
+    parts = [
+        [
+            [label for _, labels in batch for label in labels.tolist()]
+            for batch in training_loader(encoded, orders[part], part, 2)
+        ]
+        for part in range(2)
+    ]
     for batch, one, other in zip(whole, *parts, strict=True):
         if len(batch) == 4:
             assert sorted(one + other) == sorted(batch) and len(one) == len(other) == 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smpcli import prune
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.tasks.data import Examples
 from smpcli.training.batches import Encoded, LengthBuckets, encode, evaluation_order, training_loader
@@ -25,9 +28,17 @@ def padded_tokens(batches: list[list[int]], lengths: np.ndarray) -> int:
 # -- order -----------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.integers(1, 17), st.integers(0, 2**31 - 1))
-def test_every_example_comes_once_an_epoch(lengths: list[int], batch_size: int, seed: int) -> None:
-    buckets = LengthBuckets(np.array(lengths), batch_size, seed)
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=200),
+    st.integers(1, 17),
+    st.integers(0, 2**31 - 1),
+    st.integers(1, 9),
+    st.integers(1, 20),
+)
+def test_every_example_comes_once_an_epoch(
+    lengths: list[int], batch_size: int, seed: int, window: int, micro_batches: int
+) -> None:
+    buckets = LengthBuckets(np.array(lengths), batch_size, seed, window, micro_batches)
     for _ in range(3):
         batches = list(buckets)
         assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
@@ -39,7 +50,7 @@ def test_every_example_comes_once_an_epoch(lengths: list[int], batch_size: int, 
 
 def test_order_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
     lengths = np.array(random.Random(3).choices(range(5, 40), k=300))
-    one, same, other = (LengthBuckets(lengths, 8, seed) for seed in (5, 5, 6))
+    one, same, other = (LengthBuckets(lengths, 8, seed, 4) for seed in (5, 5, 6))
     first, second = list(one), list(one)
     # The run's own random state has no part in it, and isn't touched.
     torch.manual_seed(99)
@@ -57,14 +68,68 @@ def test_there_is_less_padding_than_in_a_random_order() -> None:
     lengths = np.array([min(60, 3 + int(draw.expovariate(0.1))) for _ in range(2_000)])
     order = draw.sample(range(2_000), k=2_000)
     unsorted = [order[start : start + 16] for start in range(0, 2_000, 16)]
-    bucketed = list(LengthBuckets(lengths, 16, 0))
+    bucketed = list(LengthBuckets(lengths, 16, 0, 50))
     real = int(lengths.sum())
     assert padded_tokens(bucketed, lengths) - real < (padded_tokens(unsorted, lengths) - real) / 5
 
 
+def test_a_window_of_one_batch_leaves_lengths_out_of_it() -> None:
+    lengths = np.array([1] * 500 + [60] * 500)
+    batches = [lengths[batch] for batch in LengthBuckets(lengths, 20, 0, 1)]
+    # Ten of each on average; that a random batch is of one length has a chance of 2 in a million.
+    assert all(0 < np.count_nonzero(batch == 60) < 20 for batch in batches)
+    assert max(np.count_nonzero(batch == 60) for batch in batches) > 10
+    mixed = sum(len(set(lengths[batch])) > 1 for batch in LengthBuckets(lengths, 20, 0, 50))
+    assert mixed <= 1
+
+
+@pytest.mark.parametrize(("window", "micro_batches"), [(1, 1), (50, 1), (50, 2)])
+def test_a_run_takes_the_order_of_its_settings(
+    pico: Any, sentiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int, micro_batches: int
+) -> None:
+    """What is put together are the batches of an order with that window, worked out beside the run."""
+    seen: list[list[int]] = []
+    lengths: list[np.ndarray] = []
+    collate = Encoded.collate
+
+    def recorded(self: Encoded, indices: Sequence[int]) -> Any:
+        # Prototypes are made of larger batches, before training.
+        if len(indices) == 8 // micro_batches:
+            seen.append(list(indices))
+            lengths.append(self.lengths)
+        return collate(self, indices)
+
+    monkeypatch.setattr(Encoded, "collate", recorded)
+    options = {"model": str(pico("bert")), "max_steps": 4, "batch_size": 8, "evaluations": 1, "seed": 3}
+    prune(str(sentiment.csv), output=tmp_path / "run", bucket_window=window, micro_batches=micro_batches, **options)
+    starts = range(0, 4 * micro_batches, micro_batches)
+    batches = [[index for part in seen[at : at + micro_batches] for index in part] for at in starts]
+    assert batches == list(LengthBuckets(lengths[0], 8, 3, window, micro_batches))[:4]
+    assert batches != list(LengthBuckets(lengths[0], 8, 3, 51 - window, micro_batches))[:4]
+
+
+def test_batches_of_buckets_mix_lengths_and_pad_little() -> None:
+    draw = random.Random(4)
+    lengths = np.array([min(60, 3 + int(draw.expovariate(0.1))) for _ in range(2_000)])
+    # By chance, the means of 16 of these lengths scatter by their deviation / 4.
+    by_chance = float(lengths.std()) / 4
+
+    def scatter(order: LengthBuckets) -> float:
+        return float(np.std([lengths[batch].mean() for batch in order]))
+
+    def padding(order: LengthBuckets) -> float:
+        parts = [batch[at : at + order.bucket] for batch in order for at in range(0, len(batch), order.bucket)]
+        return padded_tokens(parts, lengths) / int(lengths.sum()) - 1
+
+    whole, eight, chance = (LengthBuckets(lengths, 16, 0, *form) for form in ((50, 1), (50, 8), (1, 8)))
+    assert scatter(whole) > 3 * by_chance
+    assert scatter(eight) < 2 * by_chance and scatter(chance) < 1.3 * by_chance
+    assert padding(eight) < 0.03 < padding(chance) < padding(LengthBuckets(lengths, 16, 0, 1)) / 3
+
+
 def test_long_and_short_batches_are_mixed() -> None:
     lengths = np.arange(1, 321)
-    means = [float(lengths[batch].mean()) for batch in LengthBuckets(lengths, 8, 0)]
+    means = [float(lengths[batch].mean()) for batch in LengthBuckets(lengths, 8, 0, 50)]
     # 40 batches in random order: a sorted one would rise at each of its 39 steps.
     assert 10 < sum(later > earlier for earlier, later in pairwise(means)) < 30
 
@@ -98,14 +163,15 @@ def test_collate_pads_on_the_right_up_to_the_longest_of_the_batch() -> None:
     assert len(encoded) == 4
 
 
-def test_the_loader_yields_the_sampler_s_batches_epoch_after_epoch() -> None:
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_the_loader_yields_the_sampler_s_batches_epoch_after_epoch(micro_batches: int) -> None:
     draw = random.Random(1)
     encoded = made_of([[1] * draw.randint(3, 20) for _ in range(50)])
-    expected = LengthBuckets(encoded.lengths, 8, 3)
+    order, expected = (LengthBuckets(encoded.lengths, 8, 3, 2, micro_batches) for _ in range(2))
     # Accelerate wraps the loader and reads one batch ahead: no epoch may be lost by that.
-    loader = Accelerator(cpu=True).prepare(training_loader(encoded, 8, 3))
+    loader = Accelerator(cpu=True).prepare(training_loader(encoded, order))
     for _ in range(3):
-        assert [labels.tolist() for _, labels in loader] == list(expected)
+        assert [torch.cat([labels for _, labels in batch]).tolist() for batch in loader] == list(expected)
 
 
 # -- tokenising ------------------------------------------------------------------------------------------

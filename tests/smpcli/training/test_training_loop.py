@@ -24,7 +24,7 @@ from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import masked_layers
 from smpcli.tasks.data import Examples
-from smpcli.training.batches import encode, training_loader
+from smpcli.training.batches import LengthBuckets, encode, training_loader
 from smpcli.training.evaluate import Evaluation
 from smpcli.training.loop import Step, Summary, TrainingDiverged, train
 from smpcli.training.objective import task_objective
@@ -52,9 +52,10 @@ class Run:
         self.weights = trained_weights(pruner, self.model, self.layers)
 
     def batches(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        loader = training_loader(self.encoded, 16, 0)
+        loader = training_loader(self.encoded, LengthBuckets(self.encoded.lengths, 16, 0, 50))
         while True:
-            yield from loader
+            for (batch,) in loader:
+                yield batch
 
     def train(self, steps: int = STEPS, **options: Any) -> Summary:
         optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, steps)
@@ -66,7 +67,7 @@ class Run:
                 "weights": self.weights,
                 "optimizer": optimizer,
                 "scheduler": scheduler,
-                "batches": training_loader(self.encoded, 16, 0),
+                "batches": training_loader(self.encoded, LengthBuckets(self.encoded.lengths, 16, 0, 50)),
                 "steps": steps,
                 "final_density": 1 - SPARSITY,
                 "objective": task_objective("classification"),
@@ -246,6 +247,25 @@ def test_epochs_are_repeated_until_the_steps_are_done(pico: Any, sentiment: Any)
     # 40 examples in batches of 16: three batches an epoch.
     expected = [inputs["input_ids"].tolist() for (inputs, _), _ in zip(run.batches(), range(8), strict=False)]
     assert seen == expected
+
+
+@pytest.mark.parametrize("pruner", [SMP(SMPSettings(init="zero")), Movement(Movement.Settings(init="zero")), Dense()])
+def test_micro_batches_add_up_to_the_batch(pico: Any, sentiment: Any, pruner: Pruner) -> None:
+    trained, losses = [], []
+    for parts in (1, 3):
+        run = Run(pico, sentiment, pruner)
+        # Batches of 16, 16 and 8: with three micro-batches 6, 6, 4 and 6, 2, so that means of means would be wrong.
+        order = LengthBuckets(run.encoded.lengths, 16, 0, 1, parts)
+        sizes = [[len(labels) for _, labels in batch] for batch in training_loader(run.encoded, order)]
+        assert sorted(sizes) == ([[8], [16], [16]] if parts == 1 else [[6, 2], [6, 6, 4], [6, 6, 4]])
+        order = LengthBuckets(run.encoded.lengths, 16, 0, 1, parts)
+        losses.append(run.train(batches=training_loader(run.encoded, order)).loss)
+        scores = [part for layer in run.layers for part in layer.score_parameters()]
+        trained.append([tensor.detach().clone() for tensor in (*run.weights, *scores)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    # Logits are rounded to single precision, and AdamW's first steps divide by gradients near nothing.
+    for one, other in zip(*trained, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_every_step_is_in_training_mode(pico: Any, sentiment: Any) -> None:
