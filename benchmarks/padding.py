@@ -25,12 +25,21 @@ from smpcli.settings import resolve
 from smpcli.tasks.data import load_data
 from smpcli.training.batches import Encoded, LengthBuckets, chunks, encode
 
+# (bucket_window, micro_batches)
+ORDERS = [(1, 1), (8, 1), (50, 1), (10, 4), (10, 8)]
+
 
 def padding(lengths: np.ndarray, batch_size: int, seed: int, window: int, micro_batches: int) -> float:
     """Fraction of an epoch's tokens that are padding."""
     order = LengthBuckets(lengths, batch_size, seed, window, micro_batches)
     computed = [part for batch in order for part in chunks(batch, order.bucket)]
     return 1 - float(lengths.sum()) / sum(len(part) * int(lengths[part].max()) for part in computed)
+
+
+def scatter(labels: np.ndarray, batch_size: int, window: int, micro_batches: int, lengths: np.ndarray) -> float:
+    """Standard deviation of batches' mean labels, over ten epochs: in a random order that of chance."""
+    order = LengthBuckets(lengths, batch_size, 0, window, micro_batches)
+    return float(np.std([labels[batch].mean() for epoch in range(10) for batch in order.batches(epoch)]))
 
 
 def step_times(options: argparse.Namespace) -> dict[str, list[float]]:
@@ -96,6 +105,11 @@ def main() -> None:
         found[f"padding in random order, batch {batch}"] = padding(
             encoded.lengths, batch, 0, window=1, micro_batches=1
         )
+    labels, batch = encoded.labels.double().numpy(), settings.batch_size
+    for window, parts in ORDERS:
+        padded = padding(encoded.lengths, batch, 0, window, parts)
+        varied = scatter(labels, batch, window, parts, encoded.lengths)
+        found[f"batch {batch}, window {window}, micro-batches {parts}"] = {"padding": padded, "mean label": varied}
     found[f"padding to {options.length}"] = 1 - float(encoded.lengths.mean()) / options.length
     found["tokenising"] = tokenising(tokenizer, data, settings.max_length)
     if options.steps:
