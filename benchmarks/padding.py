@@ -23,22 +23,21 @@ from torch.nn.functional import pad
 
 from smpcli.settings import resolve
 from smpcli.tasks.data import load_data
-from smpcli.training.batches import Encoded, LengthBuckets, chunks, encode
+from smpcli.training.batches import Encoded, LengthBuckets, chunks, encode, training_order
 
 # (bucket_window, micro_batches)
 ORDERS = [(1, 1), (8, 1), (50, 1), (10, 4), (10, 8)]
 
 
-def padding(lengths: np.ndarray, batch_size: int, seed: int, window: int, micro_batches: int) -> float:
-    """Fraction of an epoch's tokens that are padding."""
-    order = LengthBuckets(lengths, batch_size, seed, window, micro_batches)
-    computed = [part for batch in order for part in chunks(batch, order.bucket)]
+def padding(order: LengthBuckets) -> float:
+    """Fraction of the first epoch's tokens that are padding."""
+    lengths = order.lengths
+    computed = [part for batch in order.batches(0) for part in chunks(batch, order.bucket)]
     return 1 - float(lengths.sum()) / sum(len(part) * int(lengths[part].max()) for part in computed)
 
 
-def scatter(labels: np.ndarray, batch_size: int, window: int, micro_batches: int, lengths: np.ndarray) -> float:
+def scatter(order: LengthBuckets, labels: np.ndarray) -> float:
     """Standard deviation of batches' mean labels, over ten epochs: in a random order that of chance."""
-    order = LengthBuckets(lengths, batch_size, 0, window, micro_batches)
     return float(np.std([labels[batch].mean() for epoch in range(10) for batch in order.batches(epoch)]))
 
 
@@ -96,20 +95,19 @@ def main() -> None:
     settings = resolve(flags={"task": options.task, "data_dir": options.data_dir})
     data = load_data(settings.task, Path(options.data_dir) if options.data_dir else None)
     tokenizer = load_tokenizer(settings.model)
-    encoded = encode(tokenizer, data.train, settings.max_length, regression=False)
+    encoded = encode(tokenizer, data.train, settings.max_length, settings.task.kind == "regression")
     found: dict[str, Any] = {"examples": len(encoded), "tokens an example": float(encoded.lengths.mean())}
     for batch in (32, 64):
         found[f"padding, batch {batch}"] = [
-            padding(encoded.lengths, batch, seed, settings.bucket_window, settings.micro_batches) for seed in range(3)
+            padding(training_order(settings.replace(batch_size=batch, seed=seed), encoded)) for seed in range(3)
         ]
-        found[f"padding in random order, batch {batch}"] = padding(
-            encoded.lengths, batch, 0, window=1, micro_batches=1
-        )
-    labels, batch = encoded.labels.double().numpy(), settings.batch_size
+        found[f"padding in random order, batch {batch}"] = padding(LengthBuckets(encoded.lengths, batch, 0, window=1))
+    labels = encoded.labels.double().numpy()
+    found["correlation of length and label"] = float(np.corrcoef(encoded.lengths, labels)[0, 1])
     for window, parts in ORDERS:
-        padded = padding(encoded.lengths, batch, 0, window, parts)
-        varied = scatter(labels, batch, window, parts, encoded.lengths)
-        found[f"batch {batch}, window {window}, micro-batches {parts}"] = {"padding": padded, "mean label": varied}
+        order = LengthBuckets(encoded.lengths, settings.batch_size, 0, window, parts)
+        named = f"batch {settings.batch_size}, window {window}, micro-batches {parts}"
+        found[named] = {"padding": padding(order), "scatter of the mean label": scatter(order, labels)}
     found[f"padding to {options.length}"] = 1 - float(encoded.lengths.mean()) / options.length
     found["tokenising"] = tokenising(tokenizer, data, settings.max_length)
     if options.steps:

@@ -19,7 +19,7 @@ from torch.nn.functional import kl_div, log_softmax, mse_loss, pad
 
 from smpcli.errors import UserError
 from smpcli.tasks.examples import Examples
-from smpcli.training.batches import Encoded, encode, training_order
+from smpcli.training.batches import Encoded, chunks, encode, training_order
 from smpcli.training.evaluate import EVALUATION_BATCH
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.teacher import Teacher, load_teacher
@@ -161,8 +161,7 @@ def teacher_logits(model: nn.Module, encoded: Encoded, wanted: np.ndarray, devic
     order = wanted[np.argsort(encoded.lengths[wanted], kind="stable")]
     longest = int(encoded.lengths.max())
     found: Tensor | None = None
-    for start in range(0, len(order), EVALUATION_BATCH):
-        indices = order[start : start + EVALUATION_BATCH]
+    for indices in chunks(order, EVALUATION_BATCH):
         inputs, _ = encoded.collate(indices.tolist())
         logits = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).float().cpu()
         if logits.ndim == 3:

@@ -20,7 +20,7 @@ from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
 from smpcli.modeling.layers import masked_layers, positions
 from smpcli.modeling.spans import SpanModel, set_span_prototypes
-from smpcli.training.batches import Encoded, training_loader, training_order
+from smpcli.training.batches import Encoded, chunks, training_loader, training_order
 from smpcli.training.distillation import distil
 from smpcli.training.encoding import encode_rows
 from smpcli.training.evaluate import Evaluation, evaluate
@@ -228,6 +228,6 @@ def _setup_batches(train_set: Encoded, seed: int, device: torch.device) -> Itera
         rare = np.concatenate([np.flatnonzero(classes == label)[:SETUP_BATCH] for label in np.unique(classes)])
         chosen = np.concatenate([chosen, order[rare[rare >= PROTOTYPE_EXAMPLES]]])
     chosen = chosen[np.argsort(train_set.lengths[chosen], kind="stable")]
-    for start in range(0, len(chosen), SETUP_BATCH):
-        inputs, labels = train_set.collate(chosen[start : start + SETUP_BATCH].tolist())
+    for indices in chunks(chosen, SETUP_BATCH):
+        inputs, labels = train_set.collate(indices.tolist())
         yield {name: tensor.to(device) for name, tensor in inputs.items()}, labels

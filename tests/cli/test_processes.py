@@ -34,6 +34,8 @@ def flags(pico: Callable[[str], Path], sentiment: Any) -> list[str]:
     given = ["--task", str(sentiment.csv), "--model", str(pico("bert")), "--max-steps", str(STEPS)]
     # Of heads that are worth the same but for rounding either may fall, and that changes the loss: all may stay here.
     settings = ("structure=1", "max_length=24", "evaluations=2", "dropout=0", "precision=fp32", "weights_lr=1e-3")
+    # Two micro-batches a batch: processes exchange gradients after the last, as they do after the only one.
+    settings += ("micro_batches=2",)
     return [*given, "--batch-size", "8", *(part for setting in settings for part in ("--set", setting))]
 
 
