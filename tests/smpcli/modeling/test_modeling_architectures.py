@@ -154,8 +154,10 @@ def test_the_stock_folder_gives_the_run_s_logits(
 
 
 @pytest.mark.parametrize(("name", "head"), CASES, ids=IDS)
-def test_the_mask_file_gives_the_run_s_logits(run: Run, tmp_path: Path, name: str, head: str) -> None:
-    made = export(run(name, head), "mask", output=tmp_path / "one.smpmask")
+def test_the_mask_file_gives_the_run_s_logits(
+    run: Run, export_here: Callable[..., Any], tmp_path: Path, name: str, head: str
+) -> None:
+    made = export_here(run(name, head), "mask", output=tmp_path / "one.smpmask")
     # The export compares logits itself and refuses more than 1e-5; the same matrices in memory give the same ones.
     assert made.max_difference == 0
     assert made.bytes == made.path.stat().st_size
@@ -165,6 +167,7 @@ def test_the_mask_file_gives_the_run_s_logits(run: Run, tmp_path: Path, name: st
 def test_a_decoder_s_own_export_is_verified_in_a_new_process(run: Run, tmp_path: Path, name: str) -> None:
     made = export(run(name, "words"), "hf", output=tmp_path / name)
     assert made.max_difference <= 1e-5 and made.examples > 0
+    assert export(run(name, "words"), "mask", output=tmp_path / f"{name}.smpmask").max_difference == 0
 
 
 # -- GPT-2's Conv1D --------------------------------------------------------------------------------------
