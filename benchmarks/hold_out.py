@@ -1,0 +1,46 @@
+"""Training sentences of SST-2 held out as a dev set, to choose settings on: never on the real one.
+
+    python benchmarks/hold_out.py --data-dir … --output held-out
+    smp prune --task sst2 --data-dir held-out …
+
+Makes SST-2/train.tsv and SST-2/dev.tsv in the output folder. Held out are 3,000 sentences of at least twelve words.
+Most training rows are phrases of a sentence; those of three words or more that stand in a held-out one would tell its
+label, and are left out of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+SENTENCES, LONG, TELLING = 3000, 12, 3
+
+
+def split(rows: list[str]) -> tuple[list[str], list[str]]:
+    """Training and held-out rows, each "sentence<tab>label", in their old order."""
+    texts = [row.split("\t")[0].strip() for row in rows]
+    long = [index for index, text in enumerate(texts) if len(text.split()) >= LONG]
+    held = set(np.random.default_rng(0).permutation(long)[:SENTENCES].tolist())
+    joined = "\n".join(texts[index] for index in sorted(held))
+    told = {index for index, text in enumerate(texts) if len(text.split()) >= TELLING and text in joined}
+    train = [row for index, row in enumerate(rows) if index not in held | told]
+    return train, [rows[index] for index in sorted(held)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    header, *rows = (options.data_dir / "SST-2/train.tsv").read_text(encoding="utf-8").splitlines()
+    folder = options.output / "SST-2"
+    folder.mkdir(parents=True)
+    for name, part in zip(("train", "dev"), split(rows), strict=True):
+        (folder / f"{name}.tsv").write_text("\n".join([header, *part]) + "\n", encoding="utf-8")
+        print(f"{len(part):,} rows in {folder / name}.tsv")
+
+
+if __name__ == "__main__":
+    main()
