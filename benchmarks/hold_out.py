@@ -25,7 +25,8 @@ def split(rows: list[str]) -> tuple[list[str], list[str]]:
     held = set(np.random.default_rng(0).permutation(long)[:SENTENCES].tolist())
     joined = "\n".join(texts[index] for index in sorted(held))
     told = {index for index, text in enumerate(texts) if len(text.split()) >= TELLING and text in joined}
-    train = [row for index, row in enumerate(rows) if index not in held | told]
+    left_out = held | told
+    train = [row for index, row in enumerate(rows) if index not in left_out]
     return train, [rows[index] for index in sorted(held)]
 
 
