@@ -35,8 +35,12 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    header, *rows = (options.data_dir / "SST-2/train.tsv").read_text(encoding="utf-8").splitlines()
-    folder = options.output / "SST-2"
+    source, folder = options.data_dir / "SST-2/train.tsv", options.output / "SST-2"
+    if not source.is_file():
+        parser.error(f"there is no {source}: give the folder of the original GLUE files as --data-dir")
+    if folder.exists():  # it may be the original itself
+        parser.error(f"{folder} exists: give another --output")
+    header, *rows = source.read_text(encoding="utf-8").splitlines()
     folder.mkdir(parents=True)
     for name, part in zip(("train", "dev"), split(rows), strict=True):
         (folder / f"{name}.tsv").write_text("\n".join([header, *part]) + "\n", encoding="utf-8")
