@@ -121,6 +121,13 @@ class Pruner:
         """The mask of a layer with exactly `kept` ones, bool (out, in). Default: the highest scores."""
         return top_k_mask(self.score(layer), kept)
 
+    def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
+        """After `select`: the rows (0) or columns (1), by index, that training computes with for now; None: all.
+
+        The mask must be empty elsewhere, whatever reads or writes them must leave out the same, and W frozen.
+        """
+        return None
+
     # -- one training step -------------------------------------------------------------------------------
 
     def gates(self, layer: MaskedLayer) -> tuple[Tensor, Tensor] | None:

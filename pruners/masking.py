@@ -54,6 +54,9 @@ class MaskedLayer:
         # The loaded tensor itself; W' gets memory of its own when the first mask is set.
         self.weight: Tensor = module.weight.detach()  # type: ignore[operator]
         self.mask = torch.ones_like(self.weight, dtype=torch.bool)
+        self.bias: Tensor | None = None
+        #: The rows (0) or columns (1) that training computes with, by index; None: all. Masks are empty elsewhere.
+        self.part: tuple[Tensor, int] | None = None
         #: Drawn gates and their slope, where the method draws any (`Pruner.gates`).
         self.gates: tuple[Tensor, Tensor] | None = None
         self.scores: nn.Parameter | None = None
@@ -86,13 +89,36 @@ class MaskedLayer:
     def score_parameters(self) -> list[nn.Parameter]:
         return [part for part in (self.scores, self.row, self.column) if part is not None]
 
-    def set_mask(self, mask: Tensor, dtype: torch.dtype | None = None) -> None:
-        """Use `mask` from now on: W' = W * M is written into the module, in `dtype` (default: that of W)."""
+    def set_mask(self, mask: Tensor, dtype: torch.dtype | None = None, narrow: bool = False) -> None:
+        """Use `mask` from now on: W' = W * M is written into the module, in `dtype` (default: that of W).
+
+        narrow: only `part` of W', and of the bias; what computes with them must take fewer rows or columns.
+        """
         self.mask = mask
         dtype = dtype or self.weight.dtype
-        if self.effective.dtype != dtype or self.effective.data_ptr() == self.weight.data_ptr():
-            self.effective.data = torch.empty_like(self.effective, dtype=dtype)
-        apply_mask(self.weight, mask, out=self.effective)
+        weight, rows = self.weight.detach(), None
+        if narrow and self.part is not None:
+            indices, axis = self.part
+            weight, mask = weight.index_select(axis, indices), mask.index_select(axis, indices)
+            rows = indices if axis == 0 else None
+        self._set_bias(rows)
+        effective = self.effective
+        fits = effective.shape == weight.shape and effective.dtype == dtype
+        if not fits or effective.data_ptr() == self.weight.data_ptr():
+            effective.data = torch.empty_like(weight, dtype=dtype)
+        apply_mask(weight, mask, out=effective)
+
+    def _set_bias(self, rows: Tensor | None) -> None:
+        """Leave the module only these of its bias's numbers, or give it back all of them (None)."""
+        bias = getattr(self.module, "bias", None)
+        if bias is None:
+            return
+        if self.bias is None or len(bias) == len(self.weight):
+            self.bias = bias.detach()
+        if rows is not None:
+            bias.data = self.bias[rows]
+        elif len(bias) != len(self.weight):
+            bias.data = self.bias
 
 
 def attach(pruner: Pruner, layers: Sequence[MaskedLayer], statistics: dict[str, LayerStatistics]) -> None:
@@ -108,10 +134,17 @@ def attach(pruner: Pruner, layers: Sequence[MaskedLayer], statistics: dict[str, 
             layer.learn_weight()
 
 
-def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float, dtype: torch.dtype | None = None) -> None:
+def refresh(
+    pruner: Pruner,
+    layers: Sequence[MaskedLayer],
+    density: float,
+    dtype: torch.dtype | None = None,
+    narrow: bool = False,
+) -> None:
     """Choose every mask anew, so that int(density * prunable) weights remain, and write W' into the modules.
 
     dtype: of W', where a training step computes in another than W's; it saves autocast the conversion.
+    narrow: leave out the rows and columns that the method has given up for now, so that the step costs less.
     """
     kept = kept_weights(density, sum(layer.weight.numel() for layer in layers))
     counts = pruner.restrict(layers, pruner.allocate(layers, kept), density)
@@ -124,7 +157,8 @@ def refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float, dtype
         # Our own selection is exact; a plugin's is counted.
         if pruner.own_selection and (mask.dtype != torch.bool or int(mask.sum()) != count):
             raise PrunerError(f"method '{pruner.name}' selects no bool mask of {count:,} ones for {layer.name}")
-        layer.set_mask(mask, dtype)
+        layer.part = pruner.part(layer)
+        layer.set_mask(mask, dtype, narrow)
 
     pairs = zip(layers, counts, strict=True)
     # Selection on a CPU is numpy's, one thread a matrix; a plugin's may not be safe to run so.
@@ -162,6 +196,7 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
 
     dL/dS = dL/dW' * W (plus the penalty's, in closed form); dL/dr, dL/dc are its sums over a row, a column;
     dL/dW = dL/dW' * M for methods that train weights. Drawn gates z take M's place, and dz/dS joins dL/dS.
+    The loss reaches no score outside a layer's `part`.
     """
     for layer in layers:
         gradient = layer.effective.grad
@@ -172,7 +207,10 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
         trains_weight = isinstance(layer.weight, nn.Parameter)
         if layer.scores is not None:
             weight = layer.weight.detach()
-            moved = gradient * weight if trains_weight else gradient.mul_(weight)
+            if layer.part is not None:
+                moved = _of_part(gradient, weight, *layer.part)
+            else:
+                moved = gradient * weight if trains_weight else gradient.mul_(weight)
             if layer.gates is not None:
                 moved *= layer.gates[1]
             if penalty_weight:
@@ -187,6 +225,14 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
             else:
                 gradient *= layer.gates[0]
             layer.weight.grad = gradient
+
+
+def _of_part(gradient: Tensor, weight: Tensor, indices: Tensor, axis: int) -> Tensor:
+    """gradient * weight in those rows or columns, and 0 elsewhere, (out, in). `gradient`: of these, or of all."""
+    if gradient.shape == weight.shape:
+        gradient = gradient.index_select(axis, indices)
+    moved = torch.zeros_like(weight)
+    return moved.index_copy_(axis, indices, gradient.mul_(weight.index_select(axis, indices)))
 
 
 @torch.no_grad()

@@ -113,6 +113,10 @@ class ScoredPruner(Pruner):
             return super().select(layer, kept)
         return self.channels.select(layer, self.score(layer), kept)
 
+    def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
+        """Of a model that stays frozen, the channels that may keep weights."""
+        return None if self.channels is None or self.trains_weights else self.channels.part(layer)
+
     def penalty_weight(self, progress: float) -> float:
         return cubic_rise(progress, self.settings.penalty)
 

@@ -8,8 +8,8 @@ a head costs time by being there.
 
 Weights are still chosen one by one. Of each matrix's scores, the part above its threshold (the score of its last kept
 weight) is summed over a channel: what the channel would be missed for. The channels with the highest sums may keep
-weights, and those of the others are spent again among them. The straight-through gradient reaches every score, so
-what fell can come back.
+weights, and those of the others are spent again among them. Where weights are frozen, training computes with the
+chosen channels only: scores of the others stand still, and they come back when the chosen ones sink below them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _UP = ("intermediate.dense", "ffn.lin1")
 _DOWN = ("output.dense", "ffn.lin2")
 _PAIRS = ((_QUERY, 0, _KEY, 0), (_VALUE, 0, _OUTPUT, 1), (_UP, 0, _DOWN, 1))
 
+# MPNet's attention has a bias for each of its heads, so it can't compute with fewer.
+COUNTING = ("attn.q", "attn.k", "attn.v", "attn.o")
 
 # From this many scores on, a threshold comes from a sample of them.
 SAMPLED_FROM = 2**16
@@ -118,6 +120,8 @@ class Channels:
     def __init__(self, layers: Sequence[MaskedLayer]) -> None:
         self.blocks = find_channels(layers)
         self.chosen: dict[str, tuple[Tensor, int]] = {}
+        #: Channels of a unit, which falls as a whole: of a head, or 1 for a neuron.
+        self.sizes: dict[str, int] = {}
 
     def restrict(
         self, layers: Sequence[MaskedLayer], scores: Sequence[Tensor], counts: Sequence[int], fraction: float
@@ -147,6 +151,7 @@ class Channels:
                     size = scores[index].shape[axis]
                     mask = units.repeat_interleave(size // len(units))
                     self.chosen[layers[index].name] = mask, axis
+                    self.sizes[layers[index].name] = size // len(units)
                     capacity[index] = int(mask.sum()) * (scores[index].numel() // size)
         return _fit(counts, capacity)
 
@@ -159,6 +164,19 @@ class Channels:
         else:
             mask[:, channels] = top_k_mask(scores[:, channels], kept)
         return mask
+
+    def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
+        """The indices of the chosen channels and their axis; a whole head or neuron where none was chosen.
+
+        None where attention counts its heads (MPNet's has a bias for each).
+        """
+        if layer.kind.endswith(COUNTING):
+            return None
+        channels, axis = self.chosen[layer.name]
+        indices = channels.nonzero()[:, 0]
+        if len(indices):
+            return indices, axis
+        return torch.arange(self.sizes[layer.name], device=channels.device), axis
 
 
 def _missed(pair: Shared, scores: Sequence[Tensor], counts: Sequence[int]) -> Tensor:

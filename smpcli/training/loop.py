@@ -151,7 +151,7 @@ def train(
         progress = step / steps
         density = pruner.density(progress, final_density) if layers else FULL
         if layers:
-            _refresh(pruner, layers, density, step, dtype)
+            _refresh(pruner, layers, density, step, dtype, narrow=accelerator.num_processes == 1)
             with drawing_alike(accelerator):
                 draw_gates(pruner, layers)
         loss = _backward(model, micro_batches, objective, precision, accelerator)
@@ -203,10 +203,15 @@ def _backward(
 
 
 def _refresh(
-    pruner: Pruner, layers: Sequence[MaskedLayer], density: float, step: int, dtype: torch.dtype | None = None
+    pruner: Pruner,
+    layers: Sequence[MaskedLayer],
+    density: float,
+    step: int,
+    dtype: torch.dtype | None = None,
+    narrow: bool = False,
 ) -> None:
     try:
-        refresh(pruner, layers, density, dtype)
+        refresh(pruner, layers, density, dtype, narrow=narrow)
     except ScoreError as error:
         raise TrainingDiverged(step, str(error)) from error
 

@@ -106,8 +106,10 @@ def run(pico: Any, sentiment: Any, tmp_path_factory: pytest.TempPathFactory) -> 
             }
             return record.session
 
-        def watched_refresh(pruner: Pruner, layers: Sequence[MaskedLayer], density: float, *dtype: Any) -> None:
-            refresh(pruner, layers, density, *dtype)
+        def watched_refresh(
+            pruner: Pruner, layers: Sequence[MaskedLayer], density: float, *dtype: Any, **how: Any
+        ) -> None:
+            refresh(pruner, layers, density, *dtype, **how)
             record.refreshes.append((density, sum(int(layer.mask.sum()) for layer in layers)))
 
         with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pruners import registry
-from pruners.masking import MaskedLayer, refresh
+from pruners.masking import MaskedLayer, refresh, straight_through
 from pruners.registry import PrunerError
 from pruners.structure import Channels, _threshold, find_channels
 from smpcli import UserError
@@ -232,3 +232,68 @@ def test_nothing_changes_without_a_limit(blocks: list[MaskedLayer]) -> None:
     made = pruner(pruner.Settings())
     assert made.restrict(blocks, [3] * 12, 0.5) == [3] * 12
     assert made.channels is None
+
+
+# -- training computes with the living channels only -----------------------------------------------------
+
+NARROW = ["bert", "roberta", "distilbert", "electra", "mpnet"]
+
+
+def pico_layers(folder: str) -> tuple[Any, list[MaskedLayer]]:
+    """A pico model in double precision, its matrices with random scores: in the first block every head falls."""
+    import transformers as hf
+
+    model = hf.AutoModel.from_pretrained(folder).double().eval().requires_grad_(False)
+    layers = masked_layers(model, model.config)
+    draw = torch.Generator().manual_seed(3)
+    for layer in layers:
+        layer.effective.requires_grad_(True)
+        start = torch.randn(layer.weight.shape, generator=draw, dtype=torch.float64)
+        with torch.no_grad():
+            layer.module.bias.normal_(generator=draw)  # type: ignore[union-attr,operator]
+        layer.learn_scores(start, factored=True)
+    for pair in find_channels(layers)[0][:2]:
+        for index in (pair.first, pair.second):
+            layers[index].scores.data -= 9  # type: ignore[union-attr]
+    return model, layers
+
+
+def step(
+    model: Any, layers: list[MaskedLayer], pruner: Any, narrow: bool
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """One step at a density of 0.2: outputs (batch, length, hidden), dL/dW' as autograd left it, dL/dS."""
+    refresh(pruner, layers, pruner.density(1.0, 0.2), narrow=narrow)
+    ids = torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]])
+    output = model(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
+    output[:, 0].pow(2).sum().backward()
+    upstream = [layer.effective.grad.clone() for layer in layers]  # type: ignore[union-attr]
+    straight_through(pruner, layers, 0.0)
+    return output.detach(), upstream, [layer.scores.grad.clone() for layer in layers]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str) -> None:
+    model, layers = pico_layers(str(pico(name)))
+    pruner = registry.load("smp")(registry.load("smp").Settings(structure=0.3, allocation="L"))
+    whole, upstream, plain = step(model, layers, pruner, narrow=False)
+    biases = [layer.module.bias.detach().clone() for layer in layers]  # type: ignore[union-attr,operator]
+    narrow, fewer, scores = step(model, layers, pruner, narrow=True)
+    torch.testing.assert_close(narrow, whole, rtol=1e-9, atol=1e-9)
+    for layer, gradient, part, found, found_whole in zip(layers, upstream, fewer, scores, plain, strict=True):
+        channels, axis = pruner.channels.chosen[layer.name]
+        # A block without heads computes with one, as attention can't have none; MPNet's can't have fewer.
+        computed = channels if channels.any() else torch.arange(len(channels)) < len(channels) // 2
+        if name == "mpnet" and ".attn." in layer.kind:
+            computed = torch.ones_like(channels)
+        lives = computed[:, None] if axis == 0 else computed[None, :]
+        assert part.shape[axis] == int(computed.sum())
+        assert part.shape[1 - axis] == layer.weight.shape[1 - axis]
+        expected = gradient * layer.weight * lives
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found_whole, expected, rtol=1e-9, atol=1e-12)
+    assert not pruner.channels.chosen[layers[0].name][0].any()
+    for layer, bias in zip(layers, biases, strict=True):
+        layer.set_mask(layer.mask)
+        assert layer.effective.shape == layer.weight.shape
+        assert torch.equal(layer.effective.detach(), layer.weight * layer.mask)
+        assert torch.equal(layer.module.bias, bias)  # type: ignore[arg-type]

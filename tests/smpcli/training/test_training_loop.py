@@ -317,8 +317,8 @@ def test_masked_weights_in_half_precision_change_nothing(
     plain_refresh = loop.refresh
     held: set[torch.dtype] = set()
 
-    def watched(pruner: Any, layers: Any, density: float, dtype: torch.dtype | None = None) -> None:
-        plain_refresh(pruner, layers, density, dtype)
+    def watched(pruner: Any, layers: Any, density: float, dtype: torch.dtype | None = None, **how: Any) -> None:
+        plain_refresh(pruner, layers, density, dtype, **how)
         held.update(layer.effective.dtype for layer in layers)
 
     monkeypatch.setattr(loop, "refresh", watched)
@@ -326,10 +326,41 @@ def test_masked_weights_in_half_precision_change_nothing(
     # In bfloat16 while training, and in float32 at the end.
     assert held == {torch.bfloat16, torch.float32}
     monkeypatch.setattr(
-        loop, "refresh", lambda pruner, layers, density, dtype=None: plain_refresh(pruner, layers, density)
+        loop, "refresh", lambda pruner, layers, density, dtype=None, **how: plain_refresh(pruner, layers, density)
     )
     full, _ = trained()
     for ours, theirs in zip(half.layers, full.layers, strict=True):
         assert torch.equal(ours.score(), theirs.score())
         assert torch.equal(ours.mask, theirs.mask)
         assert ours.effective.dtype == torch.float32
+
+
+def test_steps_without_the_fallen_channels_end_on_the_same_scores(
+    pico: Any, sentiment: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smpcli.training import loop
+
+    def trained() -> Run:
+        run = Run(pico, sentiment, SMP(SMPSettings(init="magnitude", structure=0.3)))
+        run.train()
+        return run
+
+    plain_refresh = loop.refresh
+    widths: list[int] = []
+
+    def watched(pruner: Any, layers: Any, density: float, *dtype: Any, **how: Any) -> None:
+        plain_refresh(pruner, layers, density, *dtype, **how)
+        widths.append(sum(layer.effective.numel() for layer in layers))
+
+    monkeypatch.setattr(loop, "refresh", watched)
+    narrow = trained()
+    # All of the model at first, less of it after the ramp, and all of it for evaluation at the end.
+    assert widths[0] == widths[-1] == sum(layer.weight.numel() for layer in narrow.layers)
+    assert max(widths[-3:-1]) < widths[0] * 2 / 3
+    monkeypatch.setattr(loop, "refresh", lambda *given, narrow=False: plain_refresh(*given))
+    whole = trained()
+    for ours, theirs in zip(narrow.layers, whole.layers, strict=True):
+        torch.testing.assert_close(ours.score(), theirs.score(), rtol=0, atol=1e-6)
+        assert torch.equal(ours.mask, theirs.mask)
+        assert torch.equal(ours.effective, theirs.effective)
+        assert torch.equal(ours.module.bias, theirs.module.bias)

@@ -141,11 +141,11 @@ def test_a_sparsity_that_was_not_reached_is_an_error(
 ) -> None:
     refresh = loop.refresh
 
-    def one_too_many(pruner: Any, layers: Any, density: float, dtype: Any) -> None:
-        refresh(pruner, layers, density, dtype)
+    def one_too_many(pruner: Any, layers: Any, density: float, *dtype: Any, **how: Any) -> None:
+        refresh(pruner, layers, density, *dtype, **how)
         mask = layers[0].mask.clone()
         mask.view(-1)[int((~mask).view(-1).int().argmax())] = True
-        layers[0].set_mask(mask)
+        layers[0].set_mask(mask, narrow=how.get("narrow", False))
 
     monkeypatch.setattr(loop, "refresh", one_too_many)
     with pytest.raises(UserError, match=r"left 1,434 weights in its masks and .* a sparsity of 0\.9 leaves 1,433"):
