@@ -115,7 +115,9 @@ class ScoredPruner(Pruner):
 
     def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
         """Of a model that stays frozen, the channels that may keep weights."""
-        return None if self.channels is None or self.trains_weights else self.channels.part(layer)
+        # Masks or gates of a method's own may reach beyond the channels.
+        own = self.own_selection or type(self).gates is not Pruner.gates
+        return None if self.channels is None or self.trains_weights or own else self.channels.part(layer)
 
     def penalty_weight(self, progress: float) -> float:
         return cubic_rise(progress, self.settings.penalty)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pruners import registry
+from pruners.base import Pruner
 from pruners.masking import MaskedLayer, refresh, straight_through
 from pruners.registry import PrunerError
 from pruners.structure import Channels, _threshold, find_channels
@@ -297,3 +298,22 @@ def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str)
         assert layer.effective.shape == layer.weight.shape
         assert torch.equal(layer.effective.detach(), layer.weight * layer.mask)
         assert torch.equal(layer.module.bias, bias)  # type: ignore[arg-type]
+
+
+def test_a_method_that_selects_itself_or_draws_gates_or_trains_weights_computes_with_all(
+    blocks: list[MaskedLayer],
+) -> None:
+    smp = registry.load("smp")
+
+    class Selects(smp):  # type: ignore[misc,valid-type]
+        def select(self, layer: MaskedLayer, kept: int) -> Tensor:
+            return Pruner.select(self, layer, kept)
+
+    class Draws(smp):  # type: ignore[misc,valid-type]
+        def gates(self, layer: MaskedLayer) -> tuple[Tensor, Tensor]:
+            return torch.ones_like(layer.weight), torch.ones_like(layer.weight)
+
+    for method, whole in ((Selects, True), (Draws, True), (registry.load("movement"), True), (smp, False)):
+        pruner = method(method.Settings(structure=0.3))
+        refresh(pruner, blocks, pruner.density(1.0, 0.2), narrow=True)
+        assert all(layer.effective.shape == layer.weight.shape for layer in blocks) == whole
