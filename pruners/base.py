@@ -124,7 +124,8 @@ class Pruner:
     def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
         """After `select`: the rows (0) or columns (1), by index, that training computes with for now; None: all.
 
-        The mask must be empty elsewhere, whatever reads or writes them must leave out the same, and W frozen.
+        Asked only where W is frozen. The mask must be empty elsewhere, and whatever reads or writes them must leave
+        out the same.
         """
         return None
 

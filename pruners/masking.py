@@ -54,6 +54,7 @@ class MaskedLayer:
         # The loaded tensor itself; W' gets memory of its own when the first mask is set.
         self.weight: Tensor = module.weight.detach()  # type: ignore[operator]
         self.mask = torch.ones_like(self.weight, dtype=torch.bool)
+        #: All of the module's bias, which holds but a part of it in a narrow step.
         self.bias: Tensor | None = None
         #: The rows (0) or columns (1) that training computes with, by index; None: all. Masks are empty elsewhere.
         self.part: tuple[Tensor, int] | None = None
@@ -157,7 +158,7 @@ def refresh(
         # Our own selection is exact; a plugin's is counted.
         if pruner.own_selection and (mask.dtype != torch.bool or int(mask.sum()) != count):
             raise PrunerError(f"method '{pruner.name}' selects no bool mask of {count:,} ones for {layer.name}")
-        layer.part = pruner.part(layer)
+        layer.part = None if pruner.trains_weights else pruner.part(layer)
         layer.set_mask(mask, dtype, narrow)
 
     pairs = zip(layers, counts, strict=True)

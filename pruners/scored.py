@@ -114,10 +114,10 @@ class ScoredPruner(Pruner):
         return self.channels.select(layer, self.score(layer), kept)
 
     def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
-        """Of a model that stays frozen, the channels that may keep weights."""
+        """The channels that may keep weights."""
         # Masks or gates of a method's own may reach beyond the channels.
         own = self.own_selection or type(self).gates is not Pruner.gates
-        return None if self.channels is None or self.trains_weights or own else self.channels.part(layer)
+        return None if self.channels is None or own else self.channels.part(layer)
 
     def penalty_weight(self, progress: float) -> float:
         return cubic_rise(progress, self.settings.penalty)

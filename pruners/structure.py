@@ -38,7 +38,7 @@ _DOWN = ("output.dense", "ffn.lin2")
 _PAIRS = ((_QUERY, 0, _KEY, 0), (_VALUE, 0, _OUTPUT, 1), (_UP, 0, _DOWN, 1))
 
 # MPNet's attention has a bias for each of its heads, so it can't compute with fewer.
-COUNTING = ("attn.q", "attn.k", "attn.v", "attn.o")
+_COUNTING = ("attn.q", "attn.k", "attn.v", "attn.o")
 
 # From this many scores on, a threshold comes from a sample of them.
 SAMPLED_FROM = 2**16
@@ -120,8 +120,6 @@ class Channels:
     def __init__(self, layers: Sequence[MaskedLayer]) -> None:
         self.blocks = find_channels(layers)
         self.chosen: dict[str, tuple[Tensor, int]] = {}
-        #: Channels of a unit, which falls as a whole: of a head, or 1 for a neuron.
-        self.sizes: dict[str, int] = {}
 
     def restrict(
         self, layers: Sequence[MaskedLayer], scores: Sequence[Tensor], counts: Sequence[int], fraction: float
@@ -151,7 +149,6 @@ class Channels:
                     size = scores[index].shape[axis]
                     mask = units.repeat_interleave(size // len(units))
                     self.chosen[layers[index].name] = mask, axis
-                    self.sizes[layers[index].name] = size // len(units)
                     capacity[index] = int(mask.sum()) * (scores[index].numel() // size)
         return _fit(counts, capacity)
 
@@ -166,17 +163,17 @@ class Channels:
         return mask
 
     def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
-        """The indices of the chosen channels and their axis; a whole head or neuron where none was chosen.
+        """The indices of the chosen channels and their axis; as many as a head has where none was chosen.
 
         None where attention counts its heads (MPNet's has a bias for each).
         """
-        if layer.kind.endswith(COUNTING):
+        if layer.kind.endswith(_COUNTING):
             return None
         channels, axis = self.chosen[layer.name]
         indices = channels.nonzero()[:, 0]
-        if len(indices):
-            return indices, axis
-        return torch.arange(self.sizes[layer.name], device=channels.device), axis
+        if not len(indices):
+            indices = torch.arange(len(channels) // max(1, layer.heads), device=channels.device)
+        return indices, axis
 
 
 def _missed(pair: Shared, scores: Sequence[Tensor], counts: Sequence[int]) -> Tensor:

@@ -31,6 +31,7 @@ KINDS = [
 SHAPES = [(8, 8)] * 4 + [(12, 8), (8, 12)]
 HEADS, SIZE = 4, 2
 CHANNELS = 2 * (8 + 8 + 12)
+BERT_LIKE = ["bert", "roberta", "distilbert", "electra", "mpnet"]
 # Which axis of a matrix is the channel.
 AXIS = {"attention.output.dense": 1, "output.dense": 1}
 
@@ -183,7 +184,7 @@ def test_blocks_of_another_form_are_refused(make_layers: MakeLayers) -> None:
         find_channels(make_layers([(4, 4), (8, 4), (4, 8)], ["self_attn.qkv", "mlp.up", "mlp.down"]))
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra", "mpnet"])
+@pytest.mark.parametrize("name", BERT_LIKE)
 def test_every_bert_like_architecture_has_three_pairs_a_block(pico: Any, name: str) -> None:
     import transformers as hf
 
@@ -237,8 +238,6 @@ def test_nothing_changes_without_a_limit(blocks: list[MaskedLayer]) -> None:
 
 # -- training computes with the living channels only -----------------------------------------------------
 
-NARROW = ["bert", "roberta", "distilbert", "electra", "mpnet"]
-
 
 def pico_layers(folder: str) -> tuple[Any, list[MaskedLayer]]:
     """A pico model in double precision, its matrices with random scores: in the first block every head falls."""
@@ -272,7 +271,7 @@ def step(
     return output.detach(), upstream, [layer.scores.grad.clone() for layer in layers]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize("name", BERT_LIKE)
 def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str) -> None:
     model, layers = pico_layers(str(pico(name)))
     pruner = registry.load("smp")(registry.load("smp").Settings(structure=0.3, allocation="L"))
