@@ -1,4 +1,7 @@
-"""GLUE's metrics, by scikit-learn and SciPy, and SQuAD's, by torchmetrics; none ever comes out as NaN."""
+"""GLUE's metrics, by scikit-learn and SciPy, and SQuAD's, by torchmetrics; none ever comes out as NaN.
+
+Each library is imported where a metric needs it: they take seconds, and accuracy, a mean, needs none.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,6 @@ def compute(
     `undefined` says when that is so. Raises `UserError` for predictions that are not finite or none at all,
     `ValueError` for lengths that differ.
     """
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-
     guess, truth = np.asarray(predictions), np.asarray(references)
     if guess.shape != truth.shape or guess.ndim != 1:
         raise ValueError(f"need as many predictions as references: {guess.shape}, {truth.shape}")
@@ -34,19 +35,24 @@ def compute(
     for name in metrics:
         match name:
             case "accuracy":
-                value = accuracy_score(truth, guess)
-            case "f1":
-                value = f1_score(truth, guess, average="binary", pos_label=1, zero_division=0.0)
-            case "macro_f1":
-                value = f1_score(truth, guess, average="macro", zero_division=0.0)
-            case "matthews":
-                value = matthews_corrcoef(truth, guess)
+                value = np.mean(guess == truth)
+            case "f1" | "macro_f1" | "matthews":
+                value = _of_classes(name, guess, truth)
             case "pearson" | "spearman":
                 value = _correlation(name, guess, truth)
             case _:
                 raise ValueError(f"no metric '{name}'")
         values[name] = float(value)
     return values
+
+
+def _of_classes(name: str, guess: np.ndarray, truth: np.ndarray) -> float:
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    if name == "matthews":
+        return float(matthews_corrcoef(truth, guess))
+    average = "binary" if name == "f1" else "macro"
+    return float(f1_score(truth, guess, average=average, pos_label=1, zero_division=0.0))
 
 
 def undefined(metrics: Sequence[str], references: Sequence[int] | Sequence[float]) -> str | None:
@@ -77,7 +83,7 @@ def compute_answers(
     f1: of words; exact_match: of the whole text; both after lower-casing and without punctuation, articles and
     repeated spaces (Rajpurkar et al., 2016, arXiv 1606.05250). Raises `ValueError` for lengths that differ or are 0.
     """
-    from torchmetrics.functional.text import squad  # heavy, and needed for this kind of task alone
+    from torchmetrics.functional.text import squad
 
     if len(predictions) != len(answers) or not answers:
         raise ValueError(f"need as many predictions as answers, at least one: {len(predictions)}, {len(answers)}")

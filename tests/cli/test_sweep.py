@@ -54,7 +54,7 @@ def grid(pico: Callable[[str], Path], sentiment: Any, tmp_path_factory: pytest.T
     content = {
         "methods": ["dense", "dies-once", "smp"],
         "sparsities": [0.5],
-        "tasks": [str(sentiment.csv)],
+        "tasks": [str(sentiment.words)],
         "settings": {"model": str(pico("bert")), "max_steps": 6, "batch_size": 8, "max_length": 24, "evaluations": 2},
     }
     file = tmp_path_factory.mktemp("grid") / "grid.yaml"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
+import io
 import json
 import os
 import pty
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from commandline import PRUNABLE, SHORT, Smp, listing, make_run, result_of, run_process
+from commandline import PRUNABLE, SHORT, Smp, listing, make_run, result_of, run_in_process, run_process
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -426,7 +428,22 @@ def test_compare(smp: Smp, on_pico: list[str], finished: Path, dense: Path, word
 
 # -- export --------------------------------------------------------------------------------------------------
 
+
 # Without smp: the base model with the run's own head and masks put in place by hand, and the exported folder.
+@pytest.fixture(scope="module")
+def exports(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `smp export --json` says of the finished run's stock folder and of its mask; tests only read them."""
+    folder = tmp_path_factory.mktemp("exports")
+    made = {}
+    for kind in ("hf", "mask"):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            assert run_in_process("export", finished, "--format", kind, "--output", folder / kind, "--json") == 0
+        made[kind] = json.loads(out.getvalue())
+        assert made[kind]["path"] == str(folder / kind) and made[kind]["format"] == kind
+    return made
+
+
 FOREIGN = """
 import json, sys
 sys.modules["smpcli"] = sys.modules["pruners"] = None  # importing either raises ImportError
@@ -465,6 +482,7 @@ print(json.dumps(found))
 def test_the_hf_export_is_a_stock_model(
     smp: Smp,
     finished: Path,
+    exports: dict[str, Any],
     worded: Path,
     pico: Callable[[str], Path],
     sentiment: Any,
@@ -472,16 +490,16 @@ def test_the_hf_export_is_a_stock_model(
     tmp_path: Path,
 ) -> None:
     tasks = {}
+    stock = smp("export", worded, "--format", "hf", "--output", tmp_path / "stock", "--json").json
     texts = [text for text, _ in sentiment.rows[:40]]
-    for run, model in ((finished, "bert"), (worded, "bert-mlm")):
-        made = smp("export", run, "--format", "hf", "--output", tmp_path / model, "--json").json
-        assert made["path"] == str(tmp_path / model) and made["format"] == "hf"
+    for run, model, made in ((finished, "bert", exports["hf"]), (worded, "bert-mlm", stock)):
+        folder = Path(made["path"])
         assert made["max_difference"] <= 1e-5
-        assert made["bytes"] == sum(path.stat().st_size for path in (tmp_path / model).iterdir())
+        assert made["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
         head = run / "head.safetensors"
         tasks[model] = {
             "class": "AutoModelForMaskedLM" if model == "bert-mlm" else "AutoModelForSequenceClassification",
-            "export": str(tmp_path / model),
+            "export": str(folder),
             "base": str(pico(model)),
             "head": str(head) if head.exists() else None,
             "mask": str(run / "mask.safetensors"),
@@ -489,7 +507,7 @@ def test_the_hf_export_is_a_stock_model(
             "texts": texts,
         }
         # Counted anew from the weights that a stranger gets.
-        weights = load_file(tmp_path / model / "model.safetensors")
+        weights = load_file(folder / "model.safetensors")
         matrices = [tensor for name, tensor in weights.items() if MATRICES.search(name)]
         assert sum(tensor.size for tensor in matrices) == PRUNABLE
         assert sum(np.count_nonzero(tensor) for tensor in matrices) == PRUNABLE // 10
@@ -533,34 +551,38 @@ def test_the_export_of_trained_weights_predicts_as_the_run_did(
     assert model(**inputs).logits.argmax(1).tolist() == [row["prediction"] for row in rows]
 
 
-def test_the_mask_export_is_one_small_file(smp: Smp, finished: Path, tmp_path: Path) -> None:
-    made = smp("export", finished, "--format", "mask", "--output", tmp_path / "task.smpmask", "--json").json
+def test_the_mask_export_is_one_small_file(finished: Path, exports: dict[str, Any]) -> None:
+    made = exports["mask"]
+    file = Path(made["path"])
     assert made["max_difference"] <= 1e-5
-    assert made["bytes"] == (tmp_path / "task.smpmask").stat().st_size
+    assert made["bytes"] == file.stat().st_size
+    assert sorted(path.name for path in file.parent.iterdir()) == ["hf", "mask"]
     # Less than one bit a weight, the head, and what describes them.
     head = load_file(finished / "head.safetensors")
     assert made["bytes"] < PRUNABLE / 8 + sum(tensor.nbytes for tensor in head.values()) + 4096
-    masks, expected = packed_masks(tmp_path / "task.smpmask"), packed_masks(finished / "mask.safetensors")
+    masks, expected = packed_masks(file), packed_masks(finished / "mask.safetensors")
     assert masks.keys() == expected.keys()
     assert all(np.array_equal(masks[name], expected[name]) for name in expected)
-    stored = load_file(tmp_path / "task.smpmask")
+    stored = load_file(file)
     assert stored.keys() == masks.keys() | head.keys()
     assert all(np.array_equal(stored[name], head[name]) for name in head)
-    assert listing(tmp_path)[0][0] == "task.smpmask" and len(listing(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("kind", ["hf", "mask"])
 def test_an_export_is_replaced_when_asked_and_nothing_else_ever(
-    smp: Smp, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    smp: Smp, finished: Path, exports: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = Path(smp("export", finished, "--format", kind, "--quiet").ok().out.strip())
-    assert path.parent == Path("exports") and path.name.startswith(finished.name)
+    path = Path("exports") / (finished.name + {"hf": "-hf", "mask": ".smpmask"}[kind])
+    path.parent.mkdir()
+    made = Path(exports[kind]["path"])
+    shutil.copytree(made, path) if made.is_dir() else shutil.copy(made, path)
     before = listing(tmp_path)
     refused = smp("export", finished, "--format", kind)
     assert refused.code == 2 and "--overwrite" in refused.err and listing(tmp_path) == before
-    smp("export", finished, "--format", kind, "--overwrite").ok()
+    assert smp("export", finished, "--format", kind, "--overwrite", "--quiet").ok().out == f"{path}\n"
     assert [name for name, *_ in listing(tmp_path)] == [name for name, *_ in before]
+    assert listing(tmp_path) != before
 
     # --overwrite replaces an export, not whatever is there.
     shutil.copytree(finished, tmp_path / "run")

@@ -223,14 +223,16 @@ def main() -> int:
     from smpcli.console import quieten_libraries
 
     quieten_libraries()
+    # All that a run imports, so that no child has to.
     import accelerate.utils  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import sklearn.metrics  # noqa: F401
     import torch
     import transformers.models.bert.modeling_bert  # noqa: F401
 
     import smpcli.training.checkpoint
     import smpcli.training.run
     import smpcli.training.session  # noqa: F401
-    from smpcli.tasks import metrics  # noqa: F401
 
     torch.set_num_threads(1)
     problems: list[str] = []
