@@ -153,7 +153,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="smp-bench-") as scratch, ExitStack() as stack:
         dense = _dense(bases.pop(), Path(scratch), max(lengths))
         contenders = [*dense, *(contender for contender, _ in found)]
-        # The last first: an export that doesn't load says so before anything dense is loaded.
+        # The last first: an export that doesn't load says so before the dense models' processes start.
         processes = [stack.enter_context(_started(contender, threads)) for contender in reversed(contenders)][::-1]
         for shape in shapes:
             for _ in range(repeats):

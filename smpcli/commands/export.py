@@ -25,7 +25,10 @@ def export(
         ),
     ] = 0,
     precision: Annotated[
-        str, typer.Option(help="fp32; bf16 (for compact) or int8 (for onnx) are smaller and faster, and lossy.")
+        str,
+        typer.Option(
+            help="fp32; bf16 (for compact) or int8 (for onnx) are smaller, lossy, and faster on some processors."
+        ),
     ] = FULL,
     data_dir: options.DataDir = None,
     overwrite: options.Overwrite = False,

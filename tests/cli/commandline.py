@@ -61,12 +61,17 @@ def run_process(command: list[str | Path], cwd: Path, environment: dict[str, str
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def make_run(*args: str | Path) -> Path:
-    """Run a command that makes a run, and return the run's folder."""
+def printed(*args: str | Path) -> str:
+    """Run a command that succeeds, and return what it prints; for fixtures of more than one test."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        assert run_in_process(*args, "--quiet") == 0
-    return Path(out.getvalue().strip())
+        assert run_in_process(*args) == 0
+    return out.getvalue()
+
+
+def make_run(*args: str | Path) -> Path:
+    """Run a command that makes a run, and return the run's folder."""
+    return Path(printed(*args, "--quiet").strip())
 
 
 def listing(folder: Path) -> list[tuple[str, int, int]]:

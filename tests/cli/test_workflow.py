@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
-import io
 import json
 import os
 import pty
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from commandline import PRUNABLE, SHORT, Smp, listing, make_run, result_of, run_in_process, run_process
+from commandline import PRUNABLE, SHORT, Smp, listing, make_run, printed, result_of, run_process
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -429,21 +428,23 @@ def test_compare(smp: Smp, on_pico: list[str], finished: Path, dense: Path, word
 # -- export --------------------------------------------------------------------------------------------------
 
 
-# Without smp: the base model with the run's own head and masks put in place by hand, and the exported folder.
 @pytest.fixture(scope="module")
 def exports(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `smp export --json` says of the finished run's stock folder and of its mask; tests only read them."""
-    folder = tmp_path_factory.mktemp("exports")
+    """What `smp export --json` says of the finished run's stock folder and of its mask, both where exports go.
+
+    Paths are made absolute; tests only read them.
+    """
+    folder = tmp_path_factory.mktemp("exported")
     made = {}
-    for kind in ("hf", "mask"):
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            assert run_in_process("export", finished, "--format", kind, "--output", folder / kind, "--json") == 0
-        made[kind] = json.loads(out.getvalue())
-        assert made[kind]["path"] == str(folder / kind) and made[kind]["format"] == kind
+    for kind, suffix in (("hf", "-hf"), ("mask", ".smpmask")):
+        with contextlib.chdir(folder):
+            made[kind] = json.loads(printed("export", finished, "--format", kind, "--json"))
+        assert made[kind]["path"] == f"exports/{finished.name}{suffix}" and made[kind]["format"] == kind
+        made[kind]["path"] = str(folder / made[kind]["path"])
     return made
 
 
+# Without smp: the base model with the run's own head and masks put in place by hand, and the exported folder.
 FOREIGN = """
 import json, sys
 sys.modules["smpcli"] = sys.modules["pruners"] = None  # importing either raises ImportError
@@ -491,6 +492,7 @@ def test_the_hf_export_is_a_stock_model(
 ) -> None:
     tasks = {}
     stock = smp("export", worded, "--format", "hf", "--output", tmp_path / "stock", "--json").json
+    assert stock["path"] == str(tmp_path / "stock") and stock["format"] == "hf"
     texts = [text for text, _ in sentiment.rows[:40]]
     for run, model, made in ((finished, "bert", exports["hf"]), (worded, "bert-mlm", stock)):
         folder = Path(made["path"])
@@ -556,7 +558,7 @@ def test_the_mask_export_is_one_small_file(finished: Path, exports: dict[str, An
     file = Path(made["path"])
     assert made["max_difference"] <= 1e-5
     assert made["bytes"] == file.stat().st_size
-    assert sorted(path.name for path in file.parent.iterdir()) == ["hf", "mask"]
+    assert sorted(path.name for path in file.parent.iterdir()) == [f"{finished.name}-hf", file.name]
     # Less than one bit a weight, the head, and what describes them.
     head = load_file(finished / "head.safetensors")
     assert made["bytes"] < PRUNABLE / 8 + sum(tensor.nbytes for tensor in head.values()) + 4096
@@ -573,14 +575,12 @@ def test_an_export_is_replaced_when_asked_and_nothing_else_ever(
     smp: Smp, finished: Path, exports: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = Path("exports") / (finished.name + {"hf": "-hf", "mask": ".smpmask"}[kind])
-    path.parent.mkdir()
     made = Path(exports[kind]["path"])
-    shutil.copytree(made, path) if made.is_dir() else shutil.copy(made, path)
+    shutil.copytree(made.parent, "exports")
     before = listing(tmp_path)
     refused = smp("export", finished, "--format", kind)
     assert refused.code == 2 and "--overwrite" in refused.err and listing(tmp_path) == before
-    assert smp("export", finished, "--format", kind, "--overwrite", "--quiet").ok().out == f"{path}\n"
+    assert smp("export", finished, "--format", kind, "--overwrite", "--quiet").ok().out == f"exports/{made.name}\n"
     assert [name for name, *_ in listing(tmp_path)] == [name for name, *_ in before]
     assert listing(tmp_path) != before
 

@@ -223,9 +223,8 @@ def main() -> int:
     from smpcli.console import quieten_libraries
 
     quieten_libraries()
-    # All that a run imports, so that no child has to.
+    # What a run imports that takes longest, so that no child has to.
     import accelerate.utils  # noqa: F401
-    import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import torch
     import transformers.models.bert.modeling_bert  # noqa: F401
