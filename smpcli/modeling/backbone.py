@@ -30,9 +30,21 @@ def model_path(name: str) -> str:
         if not (path / "config.json").is_file():
             raise UserError(f"{name} holds no config.json: --model takes a folder in Hugging Face's layout")
         return str(path)
-    if is_file(path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if is_file(path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or not _is_id(name):
         raise UserError(f"there is no model folder {name}: --model takes a folder, a Hugging Face id, or 'minilm'")
     return name
+
+
+def _is_id(name: str) -> bool:
+    """Whether the hub could have a model of this name; its library raises at any other."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def load_config(name: str, local_only: bool = False) -> Any:

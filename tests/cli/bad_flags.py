@@ -154,6 +154,9 @@ CASES: list[tuple[str, ...]] = [
     (f"{OWN} --set teacher=./none", "none"),
     (f"{OWN} --set teacher=~nobody-of-this-name/x", "there is no model folder ~nobody-of-this-name/x"),
     ("prune --task {csv} --model ~nobody-of-this-name", "there is no model folder ~nobody-of-this-name"),
+    # What can be no id of the hub's, either.
+    ("prune --task {csv} --model results/a…", "there is no model folder results/a…"),
+    (f"{OWN} --set teacher=results/a…", "there is no model folder results/a…"),
     ("prune --task sst2 --model {bert} --data-dir ~nobody-of-this-name", "no folder", "~nobody-of-this-name"),
     ("prune --task ~nobody-of-this-name/x.csv", "there is no file", "~nobody-of-this-name/x.csv"),
     (f"{OWN} --set teacher={{run}} --set teacher_kl=sideways", "'teacher_kl'", "not 'sideways'"),
