@@ -16,7 +16,7 @@ class MovementSettings(ScoredSettings):
     init: Literal["zero", "magnitude", "activation"] = setting(
         "activation", "first scores: zero (the paper), |W|, or |W| times the input's norm"
     )
-    weights_lr: float = setting(3e-4, "peak learning rate of the weights", 0)
+    weights_lr: float = setting(3e-5, "peak learning rate of the weights", 0)
     structure: float | Literal["auto"] = structure_setting("auto")
 
 

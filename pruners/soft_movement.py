@@ -16,7 +16,6 @@ from pruners.movement import Movement, MovementSettings
 
 @dataclass
 class SoftMovementSettings(MovementSettings):
-    weights_lr: float = setting(2e-4, "peak learning rate of the weights", 0)
     penalty: float = setting(400.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
 
 
