@@ -238,13 +238,16 @@ def _check_run_values(values: dict[str, Any], sources: Mapping[str, str]) -> Run
 
 def invalid(error: ValidationError, sources: Mapping[str, str] | None = None) -> UserError:
     """One line for the first thing that pydantic found; `sources`: where settings come from that no flag gave."""
-    first = error.errors(include_url=False)[0]
+    first, *others = error.errors(include_url=False)
+    # Of a setting that is a number or a word, pydantic says both.
+    same = [other for other in others if len(first["loc"]) > 1 and other["loc"][0] == first["loc"][0]]
     message = first["msg"].removeprefix("Value error, ").partition(", unable to")[0]
     key = str(first["loc"][0]) if first["loc"] else ""
     if not key and first["type"] == "value_error":
         # A method checks its own settings: "penalty must be at least 0, not -1".
         key, _, message = message.partition(" ")
     message = f"{message[:1].lower()}{message[1:]}"
+    message += "".join(f" or {other['ctx']['expected']}" for other in same if other["type"] == "literal_error")
     for theirs, ours in _WORDINGS.items():
         message = message.replace(theirs, ours)
     message = _SPECIAL.get(key, message)
@@ -252,7 +255,7 @@ def invalid(error: ValidationError, sources: Mapping[str, str] | None = None) ->
         message += f", not {one_line(repr(first['input']), 60)}"
     if key == "sparsity":
         message += ": 0.9 prunes 90 % of the weights"
-    more = error.error_count() - 1 if key not in _SPECIAL else 0
+    more = len({other["loc"][:1] for other in others} - {first["loc"][:1]}) if key not in _SPECIAL else 0
     where = f"{source}: " if (source := (sources or {}).get(key)) else ""
     return UserError(f"{where}setting '{key}' {message}" + (f" (and {more} more)" if more else ""))
 

@@ -179,6 +179,8 @@ CASES = [
     case(f"prune {OWN} --set schedule=square", "'schedule'", "'cubic'", "not 'square'"),
     case(f"prune {OWN} --set warmup=2", "'warmup' must be at most 1"),
     case(f"prune {OWN} --set weights_lr=-1", "'weights_lr' must be at least 0"),
+    case(f"prune {OWN} --set scores_lr=fast", "'scores_lr' must be a valid number or 'auto', not 'fast'"),
+    case(f"prune {OWN} --set ramp_end=x --set scores_lr=y", "'ramp_end' must be a valid number", "(and 1 more)"),
     case(f"prune {OWN} --set weight_decay=-1", "'weight_decay' must be at least 0"),
     case(f"prune {OWN} --set ramp_start=-0.5", "'ramp_start' must be at least 0"),
     case(f"prune {OWN} --set init_scale=-1", "'init_scale' must be at least 0"),
