@@ -103,11 +103,6 @@ class Pruner:
         """lambda(t), the weight of the penalty; 0: no penalty."""
         return 0.0
 
-    def scores_rate(self, final: float) -> float:
-        """Peak learning rate of the scores in a run that ends at density `final`; default: the setting scores_lr."""
-        rate: float = getattr(self.settings, "scores_lr", 0.0)
-        return rate
-
     # -- one mask refresh --------------------------------------------------------------------------------
 
     def score(self, layer: MaskedLayer) -> Tensor:

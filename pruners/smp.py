@@ -21,10 +21,8 @@ class SMPSettings(ScoredSettings):
     )
     factored: bool = setting(True, "learn a score for each row and column beside each weight's own")
     penalty: float = setting(400.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
-    scores_lr: float | Literal["auto"] = setting(  # type: ignore[assignment]
-        "auto", "peak learning rate of the scores; auto: 0.0015 / density within 0.02 and 0.04", 0
-    )
-    # Gradients of scores change with every mask: a short memory follows them, and allows higher rates.
+    scores_lr: float = setting(4e-2, "peak learning rate of the scores", 0)
+    # Gradients of scores change with every mask: a short memory follows them, and allows twice the rate.
     beta1: float = setting(0.8, "AdamW's decay of the mean of gradients", 0, 0.9999)
     beta2: float = setting(0.9, "AdamW's decay of the mean of squared gradients", 0, 0.999999)
     structure: float | Literal["auto"] = structure_setting("auto")
@@ -42,11 +40,6 @@ class SMP(ScoredPruner):
     paper = "https://arxiv.org/abs/2210.06210"
     Settings = SMPSettings
     settings: SMPSettings
-
-    def scores_rate(self, final: float) -> float:
-        """scores_lr; auto: 0.02 down to 7.5 % of the weights, 0.04 from 3.75 % down (docs/results.md says why)."""
-        rate = self.settings.scores_lr
-        return min(0.04, max(0.02, 0.0015 / final)) if rate == "auto" else rate
 
     def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> list[int]:
         if self.settings.allocation == "L":

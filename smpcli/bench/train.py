@@ -67,9 +67,7 @@ class _Contestant:
     def __init__(self, method: str, case: Case) -> None:
         self.session = session = _session(_settings(method, case), case)
         self.settings = session.settings
-        self.optimizer, self.scheduler = make_optimizer(
-            session.pruner, session.weights, session.layers, 10**9, 1 - self.settings.sparsity
-        )
+        self.optimizer, self.scheduler = make_optimizer(session.pruner, session.weights, session.layers, 10**9)
         self.batches = training_loader(session.train_set, training_order(self.settings, session.train_set))
 
     def steps(self, count: int) -> list[float]:

@@ -31,13 +31,13 @@ def trained_weights(pruner: Pruner, model: TaskModel, layers: Sequence[MaskedLay
 
 
 def make_optimizer(
-    pruner: Pruner, weights: list[nn.Parameter], layers: Sequence[MaskedLayer], steps: int, final_density: float
+    pruner: Pruner, weights: list[nn.Parameter], layers: Sequence[MaskedLayer], steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW; scores and weights at their own rates, no decay on scores, biases and norms; linear decay to 0."""
     settings = pruner.settings
     scores = [part for layer in layers for part in layer.score_parameters()]
     groups: list[dict[str, Any]] = [
-        {"params": scores, "lr": pruner.scores_rate(final_density), "weight_decay": 0.0},
+        {"params": scores, "lr": getattr(settings, "scores_lr", 0.0), "weight_decay": 0.0},
         {
             "params": [weight for weight in weights if weight.ndim > 1],
             "lr": settings.weights_lr,

@@ -86,9 +86,7 @@ class Session:
         Raises TrainingDiverged, with the step's examples and the last checkpoint.
         """
         settings, accelerator = self.settings, self.accelerator
-        optimizer, scheduler = make_optimizer(
-            self.pruner, self.weights, self.layers, self.steps, 1 - settings.sparsity
-        )
+        optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, self.steps)
         if checkpoints is not None:
             checkpoints.attach(self.state(optimizer, scheduler))
         done = checkpoints.start.step if checkpoints is not None else 0

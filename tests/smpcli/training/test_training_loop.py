@@ -58,7 +58,7 @@ class Run:
                 yield batch
 
     def train(self, steps: int = STEPS, **options: Any) -> Summary:
-        optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, steps, 1 - SPARSITY)
+        optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, steps)
         return train(
             **{
                 "model": self.model,
@@ -157,11 +157,8 @@ def allotted(kept: int, sizes: list[int]) -> list[int]:
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        (SMP, SMPSettings(init="magnitude", factored=False, structure=1.0, allocation="L", scores_lr=0.04)),
-        (
-            SMP,
-            SMPSettings(init="magnitude", factored=True, structure=1.0, allocation="L", scores_lr=0.04, penalty=40.0),
-        ),
+        (SMP, SMPSettings(init="magnitude", factored=False, structure=1.0, allocation="L")),
+        (SMP, SMPSettings(init="magnitude", factored=True, structure=1.0, allocation="L", penalty=40.0)),
         (Movement, ScoredSettings(init="magnitude")),
         (Movement, ScoredSettings(init="magnitude", factored=True, penalty=10.0)),
     ],

@@ -87,7 +87,7 @@ def test_rates_and_decay(pico: Any) -> None:
         Movement.Settings(init="zero", weights_lr=3e-5, scores_lr=1e-2, weight_decay=0.07, factored=True)
     )
     model, layers, weights = assembled(pico, pruner)
-    optimizer, _ = make_optimizer(pruner, weights, layers, 10, 0.1)
+    optimizer, _ = make_optimizer(pruner, weights, layers, 10)
     assert isinstance(optimizer, torch.optim.AdamW)
     found = settings_of(optimizer)
     scores = [part for layer in layers for part in layer.score_parameters()]
@@ -104,27 +104,6 @@ def test_rates_and_decay(pico: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "final", "expected"),
-    [
-        ({}, 0.5, 0.02),
-        ({}, 0.1, 0.02),
-        ({}, 0.05, 0.03),
-        ({}, 0.03, 0.04),
-        ({"scores_lr": 0.07}, 0.03, 0.07),
-    ],
-)
-def test_smps_scores_learn_faster_where_few_weights_stay(
-    pico: Any, given: dict[str, float], final: float, expected: float
-) -> None:
-    pruner = SMP(SMPSettings(init="zero", **given))
-    _, layers, weights = assembled(pico, pruner)
-    optimizer, _ = make_optimizer(pruner, weights, layers, 10, final)
-    found = settings_of(optimizer)
-    for part in (part for layer in layers for part in layer.score_parameters()):
-        assert found[id(part)] == (pytest.approx(expected), 0.0)
-
-
-@pytest.mark.parametrize(
     ("warmup", "expected"),
     [
         # From the peak in equal steps, the next of which would be 0.
@@ -136,7 +115,7 @@ def test_smps_scores_learn_faster_where_few_weights_stay(
 def test_rates_rise_over_the_warm_up_and_fall_to_0(pico: Any, warmup: float, expected: list[float]) -> None:
     pruner = Magnitude(Magnitude.Settings(weights_lr=0.5, warmup=warmup))
     _, layers, weights = assembled(pico, pruner)
-    optimizer, scheduler = make_optimizer(pruner, weights, layers, len(expected), 0.5)
+    optimizer, scheduler = make_optimizer(pruner, weights, layers, len(expected))
     found = []
     for _ in expected:
         found.append(optimizer.param_groups[0]["lr"] / 0.5)

@@ -53,7 +53,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, sentiment: Any) -> Path:
         ("soft-movement", {"weights_lr": 3e-3, "max_steps": 100, "sparsity": 0.5}),
         ("l0", {"weights_lr": 3e-3, "max_steps": 150, "sparsity": 0.5, "penalty": 0.0}),
         # R weighs each matrix alike, so on matrices of 1,000 weights instead of 590,000 it would drown the loss.
-        ("smp", {"scores_lr": 0.04, "penalty": 0.0, "max_steps": 200, "sparsity": 0.5}),
+        ("smp", {"penalty": 0.0, "max_steps": 200, "sparsity": 0.5}),
     ],
 )
 def test_every_method_learns(pico: Any, many: Path, tmp_path: Path, method: str, settings: dict[str, Any]) -> None:
