@@ -240,7 +240,7 @@ def invalid(error: ValidationError, sources: Mapping[str, str] | None = None) ->
     """One line for the first thing that pydantic found; `sources`: where settings come from that no flag gave."""
     first, *others = error.errors(include_url=False)
     # Of a setting that is a number or a word, pydantic says both.
-    same = [other for other in others if len(first["loc"]) > 1 and other["loc"][0] == first["loc"][0]]
+    same = [other for other in others if other["loc"][:1] == first["loc"][:1]]
     message = first["msg"].removeprefix("Value error, ").partition(", unable to")[0]
     key = str(first["loc"][0]) if first["loc"] else ""
     if not key and first["type"] == "value_error":
