@@ -93,7 +93,9 @@ def global_counts(scores: Sequence[Tensor], kept: int) -> list[int]:
         raise ValueError(f"{kept} weights don't fit into {sum(score.numel() for score in scores)}")
     if any(score.device.type != "cpu" or score.dtype not in (torch.float32, torch.float64) for score in scores):
         mask = top_k_mask(torch.cat([score.detach().reshape(-1) for score in scores]), kept)
-        return [int(part.sum()) for part in torch.split(mask, [score.numel() for score in scores])]
+        parts = torch.split(mask, [score.numel() for score in scores])
+        counts: list[int] = torch.stack([part.sum() for part in parts]).tolist()
+        return counts
     arrays = [score.detach().reshape(-1).numpy() for score in scores]
     above, candidates = _around_threshold(arrays, kept)
     missing = kept - sum(above)

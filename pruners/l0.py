@@ -79,11 +79,10 @@ def _offset(scores: Sequence[Tensor], density: float) -> float:
     step = max(1, sum(score.numel() for score in scores) // SAMPLE)
     sample = torch.cat([score.reshape(-1)[::step] for score in scores]).double()
     # At either end every gate is open, or none.
-    low, high = float(sample.min()) - 40, float(sample.max()) + 40
+    low, high = sample.min() - 40, sample.max() + 40
     for _ in range(60):
         middle = (low + high) / 2
-        if float((sample - middle - SHIFT).sigmoid().mean()) > density:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+        # As tensors, so that another device is waited for once.
+        too_many = (sample - middle - SHIFT).sigmoid().mean() > density
+        low, high = torch.where(too_many, middle, low), torch.where(too_many, high, middle)
+    return float((low + high) / 2)

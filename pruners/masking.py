@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pruners.allocation import kept_weights
 from pruners.registry import PrunerError
-from pruners.selection import apply_mask
+from pruners.selection import apply_mask, one_check
 
 if TYPE_CHECKING:
     from pruners.base import Pruner
@@ -164,7 +164,8 @@ def refresh(
     pairs = zip(layers, counts, strict=True)
     # Selection on a CPU is numpy's, one thread a matrix; a plugin's may not be safe to run so.
     alone = pruner.own_selection or layers[0].weight.device.type != "cpu" or torch.get_num_threads() == 1
-    deque(map(choose, pairs) if alone else _threads(torch.get_num_threads()).map(choose, pairs), maxlen=0)
+    with one_check():
+        deque(map(choose, pairs) if alone else _threads(torch.get_num_threads()).map(choose, pairs), maxlen=0)
 
 
 @cache

@@ -5,9 +5,16 @@ Partitioning is O(n) where the sort that other implementations use is O(n log n)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import numpy as np
 import torch
 from torch import Tensor
+
+# Whether scores on another device than the CPU were NaN: answers that nobody has waited for yet.
+_unasked: ContextVar[list[Tensor] | None] = ContextVar("_unasked", default=None)
 
 
 class ScoreError(ValueError):
@@ -26,7 +33,7 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     scores = scores.detach()
     mask = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
     if k in (0, n):
-        _refuse_nan(bool(torch.isnan(scores).any()))
+        _refuse_nan_later(torch.isnan(scores).any())
         return mask.fill_(k == n)
     if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
         _top_k_numpy(scores.contiguous().view(-1).numpy(), k, mask.view(-1).numpy())
@@ -64,12 +71,37 @@ def _top_k_numpy(scores: np.ndarray, k: int, mask: np.ndarray) -> None:
 
 def _top_k_torch(scores: Tensor, k: int, mask: Tensor) -> None:
     """The same on any device, without a round trip to the host but for the check of NaN."""
-    _refuse_nan(bool(torch.isnan(scores).any()))
-    threshold = torch.topk(scores, k, sorted=True).values[-1]
+    # A NaN counts as the highest of all, so it is among the k, and their minimum is NaN.
+    threshold = torch.topk(scores, k, sorted=False).values.min()
+    _refuse_nan_later(threshold.isnan())
     above = scores > threshold
     equal = scores == threshold
     missing = k - above.sum()
     torch.logical_or(above, equal & (equal.cumsum(0) <= missing), out=mask)
+
+
+@contextmanager
+def one_check() -> Iterator[None]:
+    """Within it `top_k_mask` doesn't wait for another device to say whether a score is NaN; its end does, once.
+
+    Raises ScoreError there.
+    """
+    flags: list[Tensor] = []
+    token = _unasked.set(flags)
+    try:
+        yield
+    finally:
+        _unasked.reset(token)
+    if flags:
+        _refuse_nan(bool(torch.stack(flags).any()))
+
+
+def _refuse_nan_later(found: Tensor) -> None:
+    flags = _unasked.get()
+    if flags is None:
+        _refuse_nan(bool(found))
+    else:
+        flags.append(found)
 
 
 def _refuse_nan(found: bool) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from pruners.allocation import global_counts, proportional_counts
 from pruners.base import setting
 from pruners.masking import MaskedLayer
@@ -49,7 +51,7 @@ class SMP(ScoredPruner):
         # eq. 4: r_l = mean sigmoid(S_l / p) says how much of its kind's budget layer l gets.
         p = self.settings.temperature
         scores = (self.score(layer) for layer in layers)
-        importance = [(score if p == 1 else score / p).sigmoid().mean().item() for score in scores]
+        importance = torch.stack([(score if p == 1 else score / p).sigmoid().mean() for score in scores])
         return proportional_counts(
-            importance, [layer.kind for layer in layers], [layer.weight.numel() for layer in layers], kept
+            importance.tolist(), [layer.kind for layer in layers], [layer.weight.numel() for layer in layers], kept
         )

@@ -139,28 +139,30 @@ class Channels:
             costs += [attention.shape[1]] * heads + [1] * len(values[-1])
         total = sum(costs)
         fitting = math.ceil(sum(counts) * total / sum(score.numel() for score in scores))
-        alive = _afford(torch.cat(values), costs, max(int(fraction * total), fitting), fitting)
+        # From here on it is about some thousand channels, which is the host's work.
+        alive = _afford(torch.cat(values).cpu(), costs, max(int(fraction * total), fitting), fitting)
         parts = iter(torch.split(alive, [len(part) for part in values]))
+        chosen: list[tuple[int, int, Tensor]] = []
         capacity = [0] * len(layers)
         for query_key, value_output, neurons in self.blocks:
             of_heads, of_neurons = next(parts), next(parts)
             for pair, units in ((query_key, of_heads), (value_output, of_heads), (neurons, of_neurons)):
                 for index, axis in pair.sides:
                     size = scores[index].shape[axis]
-                    mask = units.repeat_interleave(size // len(units))
-                    self.chosen[layers[index].name] = mask, axis
-                    capacity[index] = int(mask.sum()) * (scores[index].numel() // size)
+                    indices = units.repeat_interleave(size // len(units)).nonzero()[:, 0]
+                    chosen.append((index, axis, indices))
+                    capacity[index] = len(indices) * (scores[index].numel() // size)
+        # One copy to the device for all of them.
+        there = torch.cat([indices for _, _, indices in chosen]).to(scores[0].device)
+        split = torch.split(there, [len(indices) for _, _, indices in chosen])
+        self.chosen = {layers[index].name: (of, axis) for (index, axis, _), of in zip(chosen, split, strict=True)}
         return _fit(counts, capacity)
 
     def select(self, layer: MaskedLayer, scores: Tensor, kept: int) -> Tensor:
         """The mask of the `kept` highest scores in the chosen channels, bool (out, in); of equal ones the first."""
-        channels, axis = self.chosen[layer.name]
+        indices, axis = self.chosen[layer.name]
         mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-        if axis == 0:
-            mask[channels] = top_k_mask(scores[channels], kept)
-        else:
-            mask[:, channels] = top_k_mask(scores[:, channels], kept)
-        return mask
+        return mask.index_copy_(axis, indices, top_k_mask(scores.index_select(axis, indices), kept))
 
     def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
         """The indices of the chosen channels and their axis; as many as a head has where none was chosen.
@@ -169,10 +171,9 @@ class Channels:
         """
         if layer.kind.endswith(_COUNTING):
             return None
-        channels, axis = self.chosen[layer.name]
-        indices = channels.nonzero()[:, 0]
+        indices, axis = self.chosen[layer.name]
         if not len(indices):
-            indices = torch.arange(len(channels) // max(1, layer.heads), device=channels.device)
+            indices = torch.arange(layer.weight.shape[axis] // max(1, layer.heads), device=indices.device)
         return indices, axis
 
 
@@ -189,14 +190,14 @@ def _excess(scores: Tensor, kept: int, axis: int) -> Tensor:
     return (scores - _threshold(scores.reshape(-1), kept)).clamp_(min=0).sum(1 - axis)
 
 
-def _threshold(scores: Tensor, kept: int) -> float:
+def _threshold(scores: Tensor, kept: int) -> float | Tensor:
     """The lowest of the `kept` highest scores; in large matrices of a sample, as all channels are measured by it."""
     stride = SAMPLE_STRIDE if scores.numel() >= SAMPLED_FROM else 1
     sample = scores[::stride]
     kept = min(max(1, round(kept / stride)), sample.numel())
     if sample.device.type == "cpu":
         return float(np.partition(sample.numpy(), sample.numel() - kept)[-kept])
-    return float(sample.topk(kept).values[-1])
+    return sample.topk(kept, sorted=False).values.min()
 
 
 def _afford(values: Tensor, costs: Sequence[int], budget: int, needed: int) -> Tensor:
@@ -225,7 +226,7 @@ def _afford(values: Tensor, costs: Sequence[int], budget: int, needed: int) -> T
         left -= costs[unit]
     alive = torch.zeros(len(values), dtype=torch.bool)
     alive[taken] = True
-    return alive.to(values.device)
+    return alive
 
 
 def _fit(counts: Sequence[int], capacity: Sequence[int]) -> list[int]:

@@ -105,15 +105,13 @@ def test_the_channels_are_those_that_would_be_missed_most(blocks: list[MaskedLay
     for index, layer in enumerate(blocks):
         chosen, axis = channels.chosen[layer.name]
         assert axis == AXIS.get(layer.kind, 0)
-        assert {(index, place) for place in chosen.nonzero()[:, 0].tolist()} == {
-            key for key in best if key[0] == index
-        }
+        assert {(index, place) for place in chosen.tolist()} == {key for key in best if key[0] == index}
         mask = channels.select(layer, scores[index], left[index])
         inside = [
             (score, row, column)
             for row, line in enumerate(scores[index].tolist())
             for column, score in enumerate(line)
-            if chosen[row if axis == 0 else column]
+            if (row if axis == 0 else column) in chosen.tolist()
         ]
         kept = {(row, column) for _, row, column in sorted(inside, reverse=True)[: left[index]]}
         assert {(row, column) for row, column in mask.nonzero().tolist()} == kept
@@ -223,7 +221,10 @@ def test_heads_fall_whole(blocks: list[MaskedLayer]) -> None:
     refresh(made, blocks, made.density(1.0, 0.2))
     assert made.channels is not None
     for block in (0, 6):
-        chosen = [made.channels.chosen[layer.name][0] for layer in blocks[block : block + 4]]
+        chosen = [
+            torch.zeros(HEADS * SIZE, dtype=torch.bool).index_fill_(0, made.channels.chosen[layer.name][0], True)
+            for layer in blocks[block : block + 4]
+        ]
         heads = chosen[0].view(HEADS, SIZE)
         assert (heads.all(1) | ~heads.any(1)).all()
         assert all(torch.equal(chosen[0], other) for other in chosen)
@@ -280,7 +281,9 @@ def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str)
     narrow, fewer, scores = step(model, layers, pruner, narrow=True)
     torch.testing.assert_close(narrow, whole, rtol=1e-9, atol=1e-9)
     for layer, gradient, part, found, found_whole in zip(layers, upstream, fewer, scores, plain, strict=True):
-        channels, axis = pruner.channels.chosen[layer.name]
+        indices, axis = pruner.channels.chosen[layer.name]
+        channels = torch.zeros(layer.weight.shape[axis], dtype=torch.bool)
+        channels[indices] = True
         # A block without heads computes with one, as attention can't have none; MPNet's can't have fewer.
         computed = channels if channels.any() else torch.arange(len(channels)) < len(channels) // 2
         if name == "mpnet" and ".attn." in layer.kind:
@@ -291,7 +294,7 @@ def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str)
         expected = gradient * layer.weight * lives
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(found_whole, expected, rtol=1e-9, atol=1e-12)
-    assert not pruner.channels.chosen[layers[0].name][0].any()
+    assert not len(pruner.channels.chosen[layers[0].name][0])
     for layer, bias in zip(layers, biases, strict=True):
         layer.set_mask(layer.mask)
         assert layer.effective.shape == layer.weight.shape
