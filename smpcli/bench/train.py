@@ -23,7 +23,7 @@ from smpcli.bench.memory import peak_memory
 from smpcli.errors import UserError, one_line
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.settings import Settings, resolve
-from smpcli.training.batches import Encoded, training_loader, training_order
+from smpcli.training.batches import Encoded, tokens_together, training_loader, training_order
 from smpcli.training.device import make_accelerator, resolve_precision
 from smpcli.training.evaluate import Evaluation
 from smpcli.training.loop import Step, train
@@ -68,7 +68,9 @@ class _Contestant:
         self.session = session = _session(_settings(method, case), case)
         self.settings = session.settings
         self.optimizer, self.scheduler = make_optimizer(session.pruner, session.weights, session.layers, 10**9)
-        self.batches = training_loader(session.train_set, training_order(self.settings, session.train_set))
+        order = training_order(self.settings, session.train_set)
+        together = tokens_together(session.accelerator.device)
+        self.batches = training_loader(session.train_set, order, together=together)
 
     def steps(self, count: int) -> list[float]:
         """Train `count` steps; seconds of all but the first."""

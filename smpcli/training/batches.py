@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from smpcli.tasks.data import Examples
 
 
+# So few padded tokens cost a GPU no more than a bucket of them does.
+GPU_TOKENS = 4096
+
 #: Inputs of the model, each (examples, length), and labels (examples,).
 MicroBatch = tuple[dict[str, Tensor], Tensor]
 
@@ -123,27 +126,42 @@ def training_order(settings: Settings, encoded: Encoded, done: int = 0) -> Lengt
     return LengthBuckets(encoded.lengths, settings.batch_size, settings.seed, *buckets, done)
 
 
+def tokens_together(device: torch.device) -> int:
+    """How many padded tokens micro-batches are joined to on this device; 0: each is computed alone."""
+    return 0 if device.type == "cpu" else GPU_TOKENS
+
+
 def training_loader(
-    encoded: Encoded, order: LengthBuckets, part: int = 0, parts: int = 1, workers: int = 0
+    encoded: Encoded, order: LengthBuckets, part: int = 0, parts: int = 1, workers: int = 0, together: int = 0
 ) -> DataLoader[Any]:
     """Batches in that order, each a list of micro-batches; of several processes, each gets its part of every batch.
 
     The mean over the parts' mean losses is the batch's: all parts are of one size, and a batch that can't be divided
     (an epoch's last) is each process's as a whole. workers: processes that collate ahead, 0: this one; their number
-    changes no batch, nor its order.
+    changes no batch, nor its order. together: micro-batches of a batch are joined while they have no more padded
+    tokens than this; the gradient is the same but for rounding.
     """
     return DataLoader(
         encoded,
         batch_sampler=order,
-        collate_fn=partial(_collate, encoded, -(-order.bucket // parts), part, parts),
+        collate_fn=partial(_collate, encoded, order.lengths, -(-order.bucket // parts), part, parts, together),
         num_workers=workers,
         worker_init_fn=_ignore_interrupts,
     )
 
 
-def _collate(encoded: Encoded, bucket: int, part: int, parts: int, indices: list[int]) -> list[MicroBatch]:
+def _collate(
+    encoded: Encoded, lengths: np.ndarray, bucket: int, part: int, parts: int, together: int, indices: list[int]
+) -> list[MicroBatch]:
     own = indices[part::parts] if len(indices) % parts == 0 else indices
-    return [encoded.collate(micro_batch) for micro_batch in chunks(own, bucket)]
+    pieces: list[list[int]] = []
+    for piece in chunks(own, bucket):
+        joined = [*pieces[-1], *piece] if pieces else piece
+        if pieces and len(joined) * int(lengths[joined].max()) <= together:
+            pieces[-1] = joined
+        else:
+            pieces.append(piece)
+    return [encoded.collate(piece) for piece in pieces]
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -20,7 +20,7 @@ from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
 from smpcli.modeling.layers import masked_layers, positions
 from smpcli.modeling.spans import SpanModel, set_span_prototypes
-from smpcli.training.batches import Encoded, chunks, training_loader, training_order
+from smpcli.training.batches import Encoded, chunks, tokens_together, training_loader, training_order
 from smpcli.training.distillation import distil
 from smpcli.training.encoding import encode_rows
 from smpcli.training.evaluate import Evaluation, evaluate
@@ -92,7 +92,8 @@ class Session:
         done = checkpoints.start.step if checkpoints is not None else 0
         part, parts = accelerator.process_index, accelerator.num_processes
         order = training_order(settings, self.train_set, done)
-        batches: Any = training_loader(self.train_set, order, part, parts, settings.data_workers)
+        together = tokens_together(accelerator.device)
+        batches: Any = training_loader(self.train_set, order, part, parts, settings.data_workers, together)
         model, optimizer = accelerator.prepare(self.model, optimizer)
         # The loader has divided the batches itself; Accelerate would make them more, not smaller.
         batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True)

@@ -25,6 +25,39 @@ def padded_tokens(batches: list[list[int]], lengths: np.ndarray) -> int:
     return sum(len(batch) * max(int(lengths[i]) for i in batch) for batch in batches)
 
 
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=60),
+    st.integers(1, 17),
+    st.integers(1, 9),
+    st.integers(0, 600),
+)
+def test_neighbours_are_joined_up_to_a_number_of_padded_tokens(
+    lengths: list[int], batch_size: int, micro_batches: int, together: int
+) -> None:
+    encoded = Encoded(
+        {"input_ids": [[index] * length for index, length in enumerate(lengths)]},
+        torch.arange(len(lengths)),
+        {"input_ids": 0},
+    )
+    order = [LengthBuckets(np.array(lengths), batch_size, 0, 10, micro_batches) for _ in range(2)]
+    plain, joined = training_loader(encoded, order[0]), training_loader(encoded, order[1], together=together)
+    for apart, batch in zip(plain, joined, strict=True):
+        # What each holds, and in which order, stays.
+        assert torch.cat([labels for _, labels in batch]).tolist() == torch.cat([part for _, part in apart]).tolist()
+        whole = {labels.tolist()[0] for _, labels in apart}
+        sizes = [inputs["input_ids"].numel() for inputs, _ in batch]
+        assert all(labels.tolist()[0] in whole for _, labels in batch)
+        own = {labels.tolist()[0]: inputs["input_ids"].numel() for inputs, labels in apart}
+        for size, (_, labels) in zip(sizes, batch, strict=True):
+            assert size <= together or size == own[labels.tolist()[0]]
+        # None could have taken the next one, too.
+        for (one, labels), (other, more) in pairwise(batch):
+            first = next(part for part in apart if part[1].tolist()[0] == more.tolist()[0])
+            longest = max(one["input_ids"].shape[1], first[0]["input_ids"].shape[1])
+            assert (len(labels) + len(first[1])) * longest > together
+            assert other["input_ids"].shape[1] >= first[0]["input_ids"].shape[1]
+
+
 # -- order -----------------------------------------------------------------------------------------------
 
 

@@ -252,20 +252,25 @@ def test_epochs_are_repeated_until_the_steps_are_done(pico: Any, sentiment: Any)
 @pytest.mark.parametrize("pruner", [SMP(SMPSettings(init="zero")), Movement(Movement.Settings(init="zero")), Dense()])
 def test_micro_batches_add_up_to_the_batch(pico: Any, sentiment: Any, pruner: Pruner) -> None:
     trained, losses = [], []
-    for parts in (1, 3):
+    # At last what a GPU makes of three: parts that are joined to one again.
+    for parts, together in ((1, 0), (3, 0), (3, 10**6)):
         run = Run(pico, sentiment, pruner)
         # Batches of 16, 16 and 8: with three micro-batches 6, 6, 4 and 6, 2, so that means of means would be wrong.
         order = LengthBuckets(run.encoded.lengths, 16, 0, 1, parts)
-        sizes = [[len(labels) for _, labels in batch] for batch in training_loader(run.encoded, order)]
-        assert sorted(sizes) == ([[8], [16], [16]] if parts == 1 else [[6, 2], [6, 6, 4], [6, 6, 4]])
+        sizes = [
+            [len(labels) for _, labels in batch] for batch in training_loader(run.encoded, order, together=together)
+        ]
+        whole = parts == 1 or together
+        assert sorted(sizes) == ([[8], [16], [16]] if whole else [[6, 2], [6, 6, 4], [6, 6, 4]])
         order = LengthBuckets(run.encoded.lengths, 16, 0, 1, parts)
-        losses.append(run.train(batches=training_loader(run.encoded, order)).loss)
+        losses.append(run.train(batches=training_loader(run.encoded, order, together=together)).loss)
         scores = [part for layer in run.layers for part in layer.score_parameters()]
         trained.append([tensor.detach().clone() for tensor in (*run.weights, *scores)])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
     # Logits are rounded to single precision, and AdamW's first steps divide by gradients near nothing.
-    for one, other in zip(*trained, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for one, *others in zip(*trained, strict=True):
+        for other in others:
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_every_step_is_in_training_mode(pico: Any, sentiment: Any) -> None:
