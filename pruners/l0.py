@@ -28,7 +28,7 @@ SAMPLE = 2**16
 class L0Settings(MovementSettings):
     # A gate opens over about five units of log alpha: the first scores must tell weights apart on that scale.
     init_scale: float = setting(2.0, "spread c of the first scores: S = c (importance / mean - 1)", 0)
-    scores_lr: float = setting(0.1, "peak learning rate of the scores", 0)
+    scores_lr: float = setting(0.3, "peak learning rate of the scores", 0)
     weights_lr: float = setting(3e-4, "peak learning rate of the weights", 0)
     penalty: float = setting(125.0, "final weight lambda of the penalty on the expected number of gates", 0)
     # Gates that are drawn open outside the chosen channels, too: with `auto` it loses 11 points at 90 %.
