@@ -9,8 +9,8 @@ a head costs time by being there.
 Weights are still chosen one by one. Of each matrix's scores, the part above its threshold (the score of its last kept
 weight) is summed over a channel: what the channel would be missed for. The channels with the highest sums may keep
 weights, and those of the others are spent again among them. Where weights are frozen, training computes with the
-chosen channels only: of the others' scores the loss says nothing, the penalty alone pulls them, and they come back when
-the chosen ones sink below them.
+chosen channels only: of the others' scores the loss says nothing, the penalty alone pulls them, and they come back
+when the chosen ones sink below them.
 """
 
 from __future__ import annotations
