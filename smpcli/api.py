@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from smpcli.results.rundir import RunDir
     from smpcli.settings import Settings
     from smpcli.sweeping.estimate import Estimate
-    from smpcli.sweeping.sweep import Run, Watcher
+    from smpcli.sweeping.sweep import SweepObserver, SweepRun
     from smpcli.training.plan import Plan
     from smpcli.training.recompute import Recomputed
     from smpcli.training.released import Released
-    from smpcli.training.run import Progress
+    from smpcli.training.run import RunObserver
 
 
 def _quietly() -> None:
@@ -28,16 +28,6 @@ def _quietly() -> None:
     from smpcli.console import quieten_libraries
 
     quieten_libraries()
-
-
-class _Silent:
-    """A run, or a sweep, that nobody watches."""
-
-    def phase(self, name: str) -> None: ...
-    def step(self, step: Any) -> None: ...
-    def note(self, text: str) -> None: ...
-    def changed(self, run: Any) -> None: ...
-    def tick(self, runs: Any) -> None: ...
 
 
 def prune(
@@ -50,7 +40,7 @@ def prune(
     overwrite: bool = False,
     resume: bool = False,
     track: str | None = None,
-    progress: Progress | None = None,
+    progress: RunObserver | None = None,
     **settings: Any,
 ) -> RunDir:
     """Prune a model for a task and return the finished run.
@@ -69,7 +59,7 @@ def prune(
         from smpcli.training.resume import refuse_others
 
         refuse_others(resolved, Path(output))
-    return run(resolved, Path(output), progress or _Silent(), overwrite, resume=resume, track=track)
+    return run(resolved, Path(output), progress, overwrite, resume=resume, track=track)
 
 
 def finetune(task: str | None = None, **options: Any) -> RunDir:
@@ -249,8 +239,8 @@ def sweep(
     workers: int | None = None,
     engine: str = "local",
     address: str | None = None,
-    watcher: Watcher | None = None,
-) -> list[Run]:
+    watcher: SweepObserver | None = None,
+) -> list[SweepRun]:
     """Make every run of a sweep file that isn't finished yet; returns all of them, `.state` says how each ended.
 
     file: a YAML file, or the name of a sweep (`smp sweep` lists them). settings: for every run, over the file's own.
@@ -264,13 +254,13 @@ def sweep(
     runs = plan_sweep(file, output=output, settings=settings)
     if any(run.state == "waiting" for run in runs):
         made = engines.make(engine, workers, address)
-        carry_out(runs, Path(output).absolute(), made, watcher or _Silent())
+        carry_out(runs, Path(output).absolute(), made, watcher)
     return runs
 
 
 def plan_sweep(
     file: str | Path, *, output: str | Path = "results", settings: Mapping[str, Any] | None = None
-) -> list[Run]:
+) -> list[SweepRun]:
     """The runs of a sweep file as they stand in `output`, without making any. Downloads nothing."""
     _quietly()
     from smpcli.sweeping.grid import expand, read_sweep
@@ -291,7 +281,7 @@ def estimate_sweep(
     settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
     calibrate: bool = False,
-) -> tuple[list[Run], Estimate]:
+) -> tuple[list[SweepRun], Estimate]:
     """The runs of a sweep and how long those to be made will take, by steps measured in finished runs.
 
     calibrate: make a few steps where no finished run tells; that needs data and model, and may download them.

@@ -1,20 +1,12 @@
-"""The only place where an exception becomes a message and an exit code.
+"""What can go wrong, as exceptions, and the exit codes; reporting.py makes messages of them.
 
 Everything a person can get wrong is a `UserError`: one line that says what is wrong and what to do, exit code 2.
-Everything else is a fault of ours: exit code 1, one line, and the traceback saved to a file.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-import sys
-import tempfile
-import traceback
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
 EXIT_INTERNAL = 1
 EXIT_USER = 2
@@ -75,80 +67,7 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserE
     return UserError(f"unknown {kind} '{name}'{suggestion}" + (f" ({hint})" if hint else ""))
 
 
-def save_traceback(error: BaseException) -> Path:
-    """Write the full traceback of an internal fault to a file of its own and return its path."""
-    text = "".join(traceback.format_exception(error))
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="smp-traceback-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
-    return Path(file.name)
-
-
 def one_line(text: str, limit: int = 300) -> str:
     """Fold white space so that a message stays one line of at most `limit` characters."""
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def guarded(action: Callable[[], object]) -> int:
-    """Run `action`; every exception becomes one line on stderr and an exit code."""
-    from pruners.registry import PrunerError
-    from smpcli import console
-
-    try:
-        code = action()
-        if code == EXIT_INTERRUPTED:  # Typer has caught the KeyboardInterrupt
-            raise KeyboardInterrupt
-        return code if isinstance(code, int) else 0
-    except (UserError, PrunerError) as error:
-        console.error(str(error))
-        return EXIT_USER
-    except KeyboardInterrupt:
-        console.error("interrupted; nothing was finished")
-        return EXIT_INTERRUPTED
-    except Interrupted as stop:
-        console.error(str(stop))
-        if stop.resume:
-            # Not part of the error's line, which has an end.
-            console.talk(f"to go on: {stop.resume}")
-        return stop.code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`).
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_INTERNAL
-    except OSError as error:
-        if error.filename is None:
-            return _internal_fault(error)
-        console.error(
-            f"can't use {one_line(str(error.filename), 120)}: {error.strerror or error}; is it the right path?"
-        )
-        return EXIT_USER
-    except Exception as error:
-        # Typer's own usage errors have no public class in common; this method marks them.
-        if hasattr(error, "format_message"):
-            return _usage_error(error)
-        return _internal_fault(error)
-
-
-def _internal_fault(error: Exception) -> int:
-    from smpcli import console
-
-    console.error(
-        f"internal fault ({type(error).__name__}: {one_line(str(error), 120)}); "
-        f"the full traceback is in {save_traceback(error)}: please report it"
-    )
-    return EXIT_INTERNAL
-
-
-def _usage_error(error: Any) -> int:
-    from smpcli import console
-
-    message = str(error.format_message())
-    # `smp` alone, and `smp COMMAND` where it shows help, has printed its help already.
-    if message:
-        context = getattr(error, "ctx", None)
-        where = context.command_path if context is not None else "smp"
-        console.error(f"{message.rstrip('.')}; see `{where} --help`")
-    return EXIT_USER

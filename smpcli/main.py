@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from smpcli import console, errors
+from smpcli import console
 from smpcli.commands import bench, compare, doctor, evaluate, export, inspect, listings, predict, prune, sweep
+from smpcli.errors import terminate
+from smpcli.reporting import guarded
 
 app = typer.Typer(
     name="smp",
@@ -53,6 +55,6 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a fault of ours, 2 to be mended, 130 interrupted, 143 terminated."""
-    signal.signal(signal.SIGTERM, errors.terminate)
+    signal.signal(signal.SIGTERM, terminate)
     console.quieten_libraries()
-    sys.exit(errors.guarded(lambda: app(prog_name="smp", standalone_mode=False)))
+    sys.exit(guarded(lambda: app(prog_name="smp", standalone_mode=False)))

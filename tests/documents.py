@@ -8,8 +8,8 @@ import re
 import shlex
 from pathlib import Path
 
-from smpcli.errors import guarded
 from smpcli.main import app
+from smpcli.reporting import guarded
 
 
 def page(name: str) -> str:

@@ -113,6 +113,6 @@ def test_commands_of_results_page_resolve() -> None:
     for words in prunes:
         assert "--task" in words
         # The parser refuses unknown flags and values; --dry-run does the rest without a download.
-        from smpcli.errors import guarded
+        from smpcli.reporting import guarded
 
         assert guarded(lambda words=words: app(args=[*words[1:], "--dry-run", "--json"], standalone_mode=False)) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpcli import api, console
-from smpcli.commands import options
+from smpcli.commands import live, options
 from smpcli.errors import UserError
 from smpcli.settings import parse_assignment
 
@@ -64,7 +64,7 @@ def prune(
     if dry_run:
         _show_plan(api.plan(**arguments, output=output), json)
         return
-    with console.Progress(quiet or json) as progress:
+    with live.RunDisplay(quiet or json) as progress:
         run = api.prune(
             **arguments, output=output, overwrite=overwrite, resume=resume, track=track, progress=progress
         )

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smpcli import api, console
-from smpcli.commands import completion, options
+from smpcli.commands import completion, live, options
 from smpcli.errors import EXIT_SOME_FAILED, UserError
 from smpcli.settings import parse_assignment
 
 if TYPE_CHECKING:
     from smpcli.sweeping.estimate import Estimate
-    from smpcli.sweeping.sweep import Run
+    from smpcli.sweeping.sweep import SweepRun
 
 
 def sweep(
@@ -68,7 +68,7 @@ def sweep(
         )
         _show_plan(runs, estimate, json)
         return 0
-    with console.SweepProgress(quiet or json) as progress:
+    with live.SweepDisplay(quiet or json) as progress:
         runs = api.sweep(
             file,
             output=output,
@@ -94,7 +94,7 @@ def _list(json: bool) -> None:
     )
 
 
-def _show(runs: list[Run], json: bool, quiet: bool) -> None:
+def _show(runs: list[SweepRun], json: bool, quiet: bool) -> None:
     from smpcli.sweeping.table import render
 
     if json:
@@ -111,7 +111,7 @@ def _show(runs: list[Run], json: bool, quiet: bool) -> None:
             console.error(f"{run.job.id} failed{code}: {run.error}")
 
 
-def _show_plan(runs: list[Run], estimate: Estimate, json: bool) -> None:
+def _show_plan(runs: list[SweepRun], estimate: Estimate, json: bool) -> None:
     from smpcli.sweeping.table import clock, counts
 
     times = estimate.seconds
@@ -125,7 +125,7 @@ def _show_plan(runs: list[Run], estimate: Estimate, json: bool) -> None:
         )
         return
 
-    def time(run: Run) -> str:
+    def time(run: SweepRun) -> str:
         seconds = times.get(run.job.id)
         return "" if run.state != "waiting" else "unknown" if seconds is None else f"about {clock(seconds)}"
 

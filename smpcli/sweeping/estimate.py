@@ -14,7 +14,7 @@ from typing import Any
 from smpcli.errors import UserError
 from smpcli.results.rundir import RunDir, RunError, is_run
 from smpcli.sweeping.grid import Job
-from smpcli.sweeping.sweep import Run
+from smpcli.sweeping.sweep import SweepRun
 
 WARM_UP, MEASURED = 2, 12
 # What decides a step's time, beside the method.
@@ -49,7 +49,7 @@ class Estimate:
         return sum(seconds is None for seconds in self.seconds.values())
 
 
-def estimate(runs: list[Run], output: Path, workers: int, calibrate: bool) -> Estimate:
+def estimate(runs: list[SweepRun], output: Path, workers: int, calibrate: bool) -> Estimate:
     """The time of every waiting run. With `calibrate`, a few steps are made where no finished run tells."""
     measured = _measure(output)
     seconds: dict[str, float | None] = {}

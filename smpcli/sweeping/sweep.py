@@ -19,7 +19,7 @@ POLL_SECONDS = 0.5
 
 
 @dataclass
-class Run:
+class SweepRun:
     """A run of the sweep as it stands. seconds: since its start, or what it took; steps: None where not known."""
 
     job: Job
@@ -54,18 +54,23 @@ class Run:
         }
 
 
-class Watcher(Protocol):
+class SweepObserver(Protocol):
     """Whoever wants to know how a sweep goes on: when a run begins or ends, and several times a second."""
 
-    def changed(self, run: Run) -> None: ...
-    def tick(self, runs: list[Run]) -> None: ...
+    def changed(self, run: SweepRun) -> None: ...
+    def tick(self, runs: list[SweepRun]) -> None: ...
 
 
-def survey(jobs: Iterable[Job], output: Path, count_steps: Callable[[Job], int | None]) -> list[Run]:
+class _Unobserved:
+    def changed(self, run: SweepRun) -> None: ...
+    def tick(self, runs: list[SweepRun]) -> None: ...
+
+
+def survey(jobs: Iterable[Job], output: Path, count_steps: Callable[[Job], int | None]) -> list[SweepRun]:
     """The runs of a sweep as they lie in `output`: finished, or waiting to be made (again)."""
     runs = []
     for job in jobs:
-        run = Run(job, output / job.id, count_steps(job))
+        run = SweepRun(job, output / job.id, count_steps(job))
         if (run.path / RESULT).exists():
             _close(run)
             run.before = run.state == "finished"
@@ -73,11 +78,12 @@ def survey(jobs: Iterable[Job], output: Path, count_steps: Callable[[Job], int |
     return runs
 
 
-def carry_out(runs: list[Run], output: Path, engine: Engine, watcher: Watcher) -> None:
+def carry_out(runs: list[SweepRun], output: Path, engine: Engine, watcher: SweepObserver | None = None) -> None:
     """Make every run that waits. Afterwards each is finished or failed; what ends this early ends the runs too.
 
     Raises `Interrupted` on Ctrl-C and SIGTERM.
     """
+    watcher = watcher or _Unobserved()
     by_id = {run.job.id: run for run in runs}
     started: dict[str, float] = {}
     try:
@@ -113,16 +119,16 @@ def carry_out(runs: list[Run], output: Path, engine: Engine, watcher: Watcher) -
         engine.stop()
 
 
-def _taught(run: Run, by_id: dict[str, Run]) -> bool:
+def _taught(run: SweepRun, by_id: dict[str, SweepRun]) -> bool:
     return run.job.teacher is None or by_id[run.job.teacher].state == "finished"
 
 
-def _broken_teacher(run: Run, by_id: dict[str, Run]) -> Run | None:
+def _broken_teacher(run: SweepRun, by_id: dict[str, SweepRun]) -> SweepRun | None:
     teacher = by_id[run.job.teacher] if run.job.teacher else None
     return teacher if teacher and teacher.state == "failed" else None
 
 
-def _look(run: Run) -> None:
+def _look(run: SweepRun) -> None:
     """How far a running run is, by its own folder: the same for every engine."""
     try:
         rows = RunDir(run.path).metrics
@@ -134,7 +140,7 @@ def _look(run: Run) -> None:
             run.metrics |= {key: row[key] for key in run.job.settings.task.metrics if key in row}
 
 
-def _end(run: Run, outcome: Outcome) -> None:
+def _end(run: SweepRun, outcome: Outcome) -> None:
     if outcome.code != 0:
         run.state, run.exit_code, run.error = "failed", outcome.code, outcome.message
     elif (run.path / RESULT).exists():
@@ -144,7 +150,7 @@ def _end(run: Run, outcome: Outcome) -> None:
         run.error = "it was made where this machine can't see it: --output must be a folder that all machines share"
 
 
-def _close(run: Run) -> None:
+def _close(run: SweepRun) -> None:
     """Take a finished run's result; what can't be trusted counts as failed."""
     try:
         result: Result = RunDir.open(run.path).result

@@ -9,13 +9,13 @@ from typing import Any
 from rich.text import Text
 
 from smpcli.console import table
-from smpcli.sweeping.sweep import Run
+from smpcli.sweeping.sweep import SweepRun
 
 COLUMNS = ("run", "state", "step", "density", "metric", "time")
 _STYLES = {"running": "cyan", "finished": "green", "failed": "red", "waiting": "dim"}
 
 
-def render(runs: Sequence[Run], most: int | None = None) -> Any:
+def render(runs: Sequence[SweepRun], most: int | None = None) -> Any:
     """A table of all runs; with `most`, of no more: running and failed ones first, then the latest and the next."""
     shown = _choose(runs, most) if most is not None and len(runs) > most else list(runs)
     made = table(None, COLUMNS, [])
@@ -26,7 +26,7 @@ def render(runs: Sequence[Run], most: int | None = None) -> Any:
     return made
 
 
-def counts(runs: Sequence[Run]) -> str:
+def counts(runs: Sequence[SweepRun]) -> str:
     """ "3 finished (1 before), 2 running, 1 failed"; states without a run are left out."""
     found = Counter(run.state for run in runs)
     before = sum(run.before for run in runs)
@@ -38,7 +38,7 @@ def counts(runs: Sequence[Run]) -> str:
     return ", ".join(parts)
 
 
-def _choose(runs: Sequence[Run], most: int) -> list[Run]:
+def _choose(runs: Sequence[SweepRun], most: int) -> list[SweepRun]:
     done = sum(run.state == "finished" for run in runs)
     rank = {"running": 0, "failed": 1}
     # Around the border between what is done and what is to come.
@@ -46,7 +46,7 @@ def _choose(runs: Sequence[Run], most: int) -> list[Run]:
     return [runs[index] for index in sorted(order[: max(1, most)])]
 
 
-def _cells(run: Run) -> list[str]:
+def _cells(run: SweepRun) -> list[str]:
     name, value = next(iter(run.metrics.items()), ("", 0.0))
     steps = f"{run.step:,}/{run.steps:,}" if run.steps is not None else f"{run.step:,}"
     return [

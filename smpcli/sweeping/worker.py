@@ -13,8 +13,8 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from smpcli import api, console
-from smpcli.errors import guarded
+from smpcli import console
+from smpcli.reporting import guarded
 
 
 def carry_out(job: Mapping[str, Any]) -> tuple[int, str]:
@@ -28,9 +28,12 @@ def carry_out(job: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _prune(job: Mapping[str, Any]) -> None:
-    # A run that was broken off goes on; a sweep's other unfinished runs are no mistake.
+    from smpcli.settings import resolve
+    from smpcli.training.run import run
+
+    # A run that was interrupted goes on; a sweep's other unfinished runs are no mistake.
     begun = (Path(job["output"]) / job["id"]).is_dir()
-    api.prune(**job["settings"], output=Path(job["output"]), resume=begun)
+    run(resolve(flags=job["settings"]), Path(job["output"]), resume=begun)
 
 
 def _end_with_parent() -> None:

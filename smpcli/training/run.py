@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 METRIC_ROWS = 100
 
 
-class Progress(Protocol):
+class RunObserver(Protocol):
     """Whoever wants to know how a run goes on. One that has a method `note(text)` is told what is worth knowing."""
 
+    def phase(self, name: str) -> None: ...
+    def step(self, step: Step) -> None: ...
+
+
+class _Unobserved:
     def phase(self, name: str) -> None: ...
     def step(self, step: Step) -> None: ...
 
@@ -49,7 +54,7 @@ def run_id(settings: Settings) -> str:
 def run(
     settings: Settings,
     output: Path,
-    progress: Progress,
+    progress: RunObserver | None = None,
     overwrite: bool = False,
     *,
     resume: bool = False,
@@ -63,6 +68,7 @@ def run(
     `output`/`track`. Raises UserError for what a person can mend (data, model, folder; a checkpoint of other
     settings, data or weights), Interrupted after Ctrl-C or SIGTERM, when a checkpoint is written.
     """
+    progress = progress or _Unobserved()
     check_output(output)
     check_tracker(track)
     started = datetime.now(UTC)
@@ -121,7 +127,7 @@ def _carry_out(
     directory: RunDir,
     identity: Identity,
     saved: Saved | None,
-    progress: Progress,
+    progress: RunObserver,
     started: datetime,
 ) -> RunDir:
     """Train, save, and leave a finished run, or one that can be resumed."""
@@ -191,13 +197,13 @@ def _finished(path: Path, writes: bool) -> RunDir:
     return directory
 
 
-def _note(progress: Progress, text: str) -> None:
+def _note(progress: RunObserver, text: str) -> None:
     note = getattr(progress, "note", None)
     if note is not None:
         note(text)
 
 
-def _note_blind_metrics(settings: Settings, data: TaskData, progress: Progress) -> None:
+def _note_blind_metrics(settings: Settings, data: TaskData, progress: RunObserver) -> None:
     from smpcli.tasks.data import Examples
     from smpcli.tasks.metrics import undefined
 
@@ -206,7 +212,7 @@ def _note_blind_metrics(settings: Settings, data: TaskData, progress: Progress) 
             _note(progress, f"warning: dev set '{split}': {reason}")
 
 
-def _check_disk(session: Session, output: Path, progress: Progress) -> None:
+def _check_disk(session: Session, output: Path, progress: RunObserver) -> None:
     """Say what the run will write at most; refuse where that doesn't fit."""
     from smpcli.results.table import human_bytes
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from smpcli.errors import guarded
 from smpcli.main import app
+from smpcli.reporting import guarded
 
 # A run that trains, prunes and evaluates twice, in a fraction of a second.
 SHORT = ["--max-steps", "6", "--batch-size", "8", "--set", "max_length=24", "--set", "evaluations=2"]

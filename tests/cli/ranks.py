@@ -14,8 +14,8 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from smpcli.errors import guarded
 from smpcli.main import app
+from smpcli.reporting import guarded
 from smpcli.training import processes
 from smpcli.training.checkpoint import Checkpoints
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from smpcli import UserError, export, prune
-from smpcli.errors import guarded
 from smpcli.export import compact, sparse
 from smpcli.export.loading import load
 from smpcli.export.onnx import GraphModel, write_graph
@@ -27,6 +26,7 @@ from smpcli.modeling.compact import CompactModel
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import find_prunable
 from smpcli.modeling.sparse import TOKENS, SparseModel
+from smpcli.reporting import guarded
 from smpcli.settings import resolve
 from smpcli.training.recompute import reopen
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from smpcli import api, prune
-from smpcli.console import SweepProgress
+from smpcli.commands.live import SweepDisplay
 from smpcli.errors import Interrupted
 from smpcli.results.rundir import RunDir
 from smpcli.settings import resolve
@@ -20,7 +20,7 @@ from smpcli.sweeping import estimate as estimating
 from smpcli.sweeping import sweep as course
 from smpcli.sweeping.engines import LocalEngine, Outcome, fair_threads
 from smpcli.sweeping.grid import Job
-from smpcli.sweeping.sweep import Run, carry_out
+from smpcli.sweeping.sweep import SweepRun, carry_out
 from smpcli.sweeping.table import counts, render
 
 
@@ -52,22 +52,22 @@ class ByHand:
 
 
 class Silent:
-    def changed(self, run: Run) -> None: ...
-    def tick(self, runs: list[Run]) -> None: ...
+    def changed(self, run: SweepRun) -> None: ...
+    def tick(self, runs: list[SweepRun]) -> None: ...
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    def close(run: Run) -> None:
+    def close(run: SweepRun) -> None:
         run.state, run.exit_code = "finished", 0
 
     monkeypatch.setattr(course, "POLL_SECONDS", 0)
     monkeypatch.setattr(course, "_close", close)
 
 
-def runs(folder: Path, names: Iterable[str], teachers: Mapping[str, str] | None = None) -> list[Run]:
+def runs(folder: Path, names: Iterable[str], teachers: Mapping[str, str] | None = None) -> list[SweepRun]:
     settings = resolve(flags={"task": "rte"})
-    return [Run(Job(name, settings, (teachers or {}).get(name)), folder / name) for name in names]
+    return [SweepRun(Job(name, settings, (teachers or {}).get(name)), folder / name) for name in names]
 
 
 def test_all_are_made_no_more_at_a_time_than_there_are_slots(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_what_is_taught_waits_for_its_teacher(tmp_path: Path) -> None:
 
 def test_an_interruption_stops_the_engine(tmp_path: Path) -> None:
     class Impatient(Silent):
-        def tick(self, runs: list[Run]) -> None:
+        def tick(self, runs: list[SweepRun]) -> None:
             raise KeyboardInterrupt
 
     engine = ByHand(1)
@@ -141,7 +141,7 @@ def test_in_a_terminal_a_live_table_shows_every_run(tmp_path: Path, monkeypatch:
     found = runs(tmp_path, ["first-run", "second-run", "third-run"])
     found[0].state, found[0].metrics, found[0].seconds = "finished", {"accuracy": 0.8125}, 65.0
     found[1].state, found[1].step, found[1].steps = "running", 40, 200
-    with SweepProgress(quiet=False) as progress:
+    with SweepDisplay(quiet=False) as progress:
         progress.tick(found)
         progress.changed(found[0])
         progress.live.refresh()  # type: ignore[union-attr]
