@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError
-from smpcli.files import replacing
+from smpcli.figures import check_suffix, figure
 from smpcli.results.compare import Comparison, Row
 from smpcli.results.published import PublishedRow
-from smpcli.results.table import plain, sections
+from smpcli.results.table import sections
+from smpcli.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours without the yellow, ordered so that neighbours differ in brightness too.
 _COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
@@ -90,38 +87,6 @@ def draw(comparison: Comparison, path: Path) -> None:
             frameon=False,
             handlelength=3.2,
         )
-
-
-def check_suffix(path: Path, flag: str = "--plot") -> None:
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{flag} takes a file that ends in {', '.join(SUFFIXES)}, not '{path.name}'")
-
-
-@contextmanager
-def figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
-    """A figure of `size` inches that is written to `path`, whole or not at all, always the same bytes."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    kind = path.suffix.lower().removeprefix(".")
-    look: Any = {
-        "font.size": 9,
-        "axes.titlesize": 9.5,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "svg.hashsalt": "smp",
-        "pdf.fonttype": 42,
-        # A $ in a name is a dollar.
-        "text.parse_math": False,
-    }
-    with matplotlib.rc_context(look):
-        made = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(made)
-        yield made
-        undated: dict[str, None] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-        with replacing(path, "--plot") as temporary:
-            made.savefig(temporary, format=kind, dpi=200, metadata=undated)
 
 
 def _panel(

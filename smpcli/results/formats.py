@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from smpcli.results.compare import Comparison, Row
 from smpcli.results.published import PublishedRow
-from smpcli.results.table import human_bytes, human_count, human_time, plain, published_value, sections
+from smpcli.results.table import published_value, sections
+from smpcli.text import human_bytes, human_count, human_time, plain
 
 FORMATS = ("table", "csv", "json", "markdown", "latex")
 _HEADERS = (

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smpcli.results.figure import check_suffix, figure
-from smpcli.results.inspection import Grid, Inspection, Look
+from smpcli.figures import check_suffix, figure
+from smpcli.results.looks import Grid, Look, Looks
 from smpcli.results.matrices import short
-from smpcli.results.table import plain
+from smpcli.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw(inspection: Inspection, path: Path) -> None:
+def draw(inspection: Looks, path: Path) -> None:
     """Density of each run; of two, their Jaccard overlap too; below, turnover where runs recorded it.
 
     Raises `UserError` for a suffix other than png, svg or pdf.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from smpcli.results.inspection import Grid, Inspection, Look
+from smpcli.results.looks import Grid, Look, Looks
 from smpcli.results.matrices import Channels, short
-from smpcli.results.table import plain
+from smpcli.text import plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def render(inspection: Inspection) -> Iterator[RenderableType]:
+def render(inspection: Looks) -> Iterator[RenderableType]:
     from rich.text import Text
 
     for look in inspection.looks:

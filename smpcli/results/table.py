@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from smpcli.results.compare import Comparison, Row, subject
 from smpcli.results.published import PublishedRow
+from smpcli.text import human_bytes, human_count, human_time, plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -142,33 +143,3 @@ def _method(row: Row) -> Text:
 
 def _percent(fraction: float) -> str:
     return f"{fraction * 100:.4g} %"
-
-
-def human_count(number: int) -> str:
-    return _scaled(number, ("", " k", " M", " G"))
-
-
-def human_bytes(number: int) -> str:
-    return _scaled(number, (" B", " kB", " MB", " GB"))
-
-
-def _scaled(number: float, units: tuple[str, ...]) -> str:
-    """Two or three digits and a unit of powers of 1000: 1.3 MB, 42 MB, 999 B."""
-    unit = 0
-    # 999.5 would print as 1000.
-    while number >= 999.5 and unit < len(units) - 1:
-        number /= 1000
-        unit += 1
-    digits = 1 if unit and number < 9.95 else 0
-    return f"{number:.{digits}f}{units[unit]}"
-
-
-def human_time(seconds: float) -> str:
-    """Minutes and seconds: 9:05, 125:00."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
-
-
-def plain(text: str) -> str:
-    """Names come from files: whatever could steer a terminal is shown as �."""
-    return "".join(char if char.isprintable() else "�" for char in text)

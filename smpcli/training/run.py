@@ -214,7 +214,7 @@ def _note_blind_metrics(settings: Settings, data: TaskData, progress: RunObserve
 
 def _check_disk(session: Session, output: Path, progress: RunObserver) -> None:
     """Say what the run will write at most; refuse where that doesn't fit."""
-    from smpcli.results.table import human_bytes
+    from smpcli.text import human_bytes
 
     trained = sum(weight.numel() for weight in session.weights)
     scores = sum(part.numel() for layer in session.layers for part in layer.score_parameters())

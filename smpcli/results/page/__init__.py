@@ -21,7 +21,8 @@ from smpcli.results.figure import lines_of
 from smpcli.results.page import charts
 from smpcli.results.published import PublishedRow
 from smpcli.results.rundir import MASKS, RunDir, RunError
-from smpcli.results.table import human_bytes, human_count, human_time, published_value, sections
+from smpcli.results.table import published_value, sections
+from smpcli.text import human_bytes, human_count, human_time
 
 _HERE = Path(__file__).parent
 
@@ -135,7 +136,7 @@ def _run(path: Path) -> dict[str, Any]:
 def _density(run: RunDir) -> dict[str, Any] | None:
     if not run.has(MASKS):
         return None
-    from smpcli.results.inspection import density_grid, read_masks
+    from smpcli.results.looks import density_grid, read_masks
     from smpcli.results.matrices import describe, short
 
     try:

@@ -9,7 +9,7 @@ import html
 from typing import Any
 
 from smpcli.results.figure import LOG_FROM, STYLES, Line, look_of
-from smpcli.results.inspection import Grid
+from smpcli.results.looks import Grid
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross", "X": "x",

@@ -8,7 +8,7 @@ from handmade import MakeRun
 from rich.console import Console
 
 from smpcli.results.compare import Comparison, compare
-from smpcli.results.table import human_bytes, human_count, human_time
+from smpcli.text import human_bytes, human_count, human_time
 
 METHODS = ("smp", "movement", "soft-movement", "magnitude")
 
