@@ -8,9 +8,8 @@ from typing import Any, get_type_hints
 
 from pruners import registry
 from smpcli.errors import UserError, unknown
-from smpcli.files import read_yaml
 from smpcli.paths import RECIPES
-from smpcli.settings import RunSettings, recipe_names
+from smpcli.yaml_text import read_yaml
 
 
 def list_methods() -> list[dict[str, str]]:
@@ -28,6 +27,8 @@ def list_methods() -> list[dict[str, str]]:
 
 def describe_method(name: str) -> dict[str, Any]:
     """A method in full: what it does, paper, every setting with type, default and help text."""
+    from smpcli.settings import RunSettings
+
     entries = registry.entries()
     if name not in entries:
         raise unknown("method", name, entries, "`smp methods` lists them")
@@ -74,6 +75,9 @@ def _type_name(annotation: Any) -> str:
 
 
 def list_recipes() -> list[dict[str, str]]:
+    """The recipes by name, each with its line of description."""
+    from smpcli.settings import recipe_names
+
     return [
         {"name": name, "description": str(read_yaml(RECIPES / f"{name}.yaml").get("description", ""))}
         for name in recipe_names()

@@ -12,13 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from smpcli.errors import UserError, one_line
-
-# Recipes, tasks and settings are far smaller; reading YAML takes about a second for so much.
-YAML_LIMIT = 50_000
-YAML_DEPTH = 20
 
 
 @contextmanager
@@ -140,10 +134,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_yaml(path: Path, value: Any) -> None:
-    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
-
-
 def expanded(path: str | Path) -> Path:
     """With a leading ~ or ~user in full. A user who isn't there stays, as in a shell; `Path.expanduser` raises."""
     return Path(os.path.expanduser(path))  # noqa: PTH111
@@ -169,70 +159,3 @@ def harmless_cell(text: str) -> str:
     """A CSV cell that no spreadsheet takes for a formula (OWASP, "CSV injection"); numbers stay as they are."""
     dangerous = text.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{text}" if dangerous and not re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", text) else text
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's plain values. No aliases, with which a small file can hold a billion values, and no deep nesting."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise self._refused("aliases (*name) aren't taken: write the value out")
-        if self.depth >= YAML_DEPTH:
-            raise self._refused(f"nested deeper than {YAML_DEPTH} levels")
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def _refused(self, problem: str) -> yaml.MarkedYAMLError:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-
-
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
-    value = loader.construct_yaml_int(node)
-    if value.bit_length() > 64:
-        raise yaml.constructor.ConstructorError(None, None, "a whole number of more than 64 bits", node.start_mark)
-    return value
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-
-
-def parse_yaml(text: str) -> Any:
-    """YAML of plain values, from whomever it is. Raises `yaml.YAMLError`, with the line where there is one."""
-    if len(text) > YAML_LIMIT:
-        raise yaml.MarkedYAMLError(problem=f"longer than {YAML_LIMIT:,} characters")
-    try:
-        return yaml.load(text, _Loader)  # a safe loader
-    except yaml.YAMLError:
-        raise
-    except (ValueError, RecursionError, OverflowError, TypeError, AttributeError) as error:
-        # A date that isn't one, a number of too many digits, a set as a key.
-        raise yaml.MarkedYAMLError(problem=one_line(str(error), 80)) from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping; broken YAML is named with its line."""
-    try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} is no file: a YAML file is needed")
-        with path.open("rb") as file:
-            text = file.read(4 * YAML_LIMIT + 1).decode("utf-8")
-        value = parse_yaml(text)
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} isn't UTF-8 text: save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise UserError(f"broken YAML in {path}{where}: {problem}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a YAML mapping (key: value lines), not {type(value).__name__}")
-    return value

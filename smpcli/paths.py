@@ -11,8 +11,9 @@ RECIPES = _HERE / "recipes" if (_HERE / "recipes").is_dir() else _HERE.parent / 
 
 
 def cache_dir() -> Path:
-    """The per-user cache: $SMP_CACHE_DIR, else $XDG_CACHE_HOME/smp, else ~/.cache/smp."""
+    """The per-user cache: $SMP_CACHE_DIR, else `smp` where the system keeps caches (on Linux $XDG_CACHE_HOME)."""
     if explicit := os.environ.get("SMP_CACHE_DIR"):
         return Path(explicit)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "smp"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("smp", appauthor=False)

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from pruners import registry
 from smpcli.errors import UserError, one_line, unknown
-from smpcli.files import expanded, is_file, is_folder, parse_yaml, read_yaml
+from smpcli.files import expanded, is_file, is_folder
 from smpcli.modeling.backbone import EMBEDDED
 from smpcli.paths import RECIPES
 from smpcli.tasks.task import Task, find_task
+from smpcli.yaml_text import BrokenYaml, parse_yaml, read_yaml
 
 if TYPE_CHECKING:
     from pruners.base import Pruner
@@ -283,16 +283,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise UserError(f"--set takes key=value, not '{one_line(text, 80)}'")
     try:
         parsed = parse_yaml(value)
-    except yaml.YAMLError:
+    except BrokenYaml:
         raise UserError(f"--set {key}: can't read the value '{one_line(value, 80)}'") from None
     if parsed is None:
         raise UserError(f"--set {one_line(text, 80)}: no value; leave it out for the default")
-    # YAML 1.1 takes 1e-3 for a word.
-    if isinstance(parsed, str):
-        try:
-            parsed = float(parsed)
-        except ValueError:
-            return key, parsed
     return key, parsed
 
 
@@ -326,7 +320,7 @@ def read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     for key in content:
         if not isinstance(key, str):
             raise UserError(f"recipe {name}: the key {key!r} is no name")
-    own = {key.replace("-", "_"): _number(value) for key, value in content.items() if value is not None}
+    own = {key.replace("-", "_"): value for key, value in content.items() if value is not None}
     if base is None:
         return own
     inherited = read_recipe(str(base), (*above, name))
@@ -335,11 +329,3 @@ def read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
             inherited.pop(other, None)
     return inherited | own
 
-
-def _number(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

@@ -33,7 +33,8 @@ GUARDED = {
 }
 FORBIDDEN = {
     *("eval", "exec", "compile", "pd.read_pickle", "pandas.read_pickle", "torch.save", "yaml.unsafe_load"),
-    *("yaml.full_load", "yaml.load_all", "yaml.Loader", "os.system", "torch.hub.load", "shutil.unpack_archive"),
+    *("yaml.load", "yaml.full_load", "yaml.load_all", "yaml.Loader"),
+    *("os.system", "torch.hub.load", "shutil.unpack_archive"),
     *("tarfile.extractall", "torch.jit.load"),
 }
 
@@ -67,8 +68,8 @@ def faults_of(source: str) -> list[str]:
             value = given.get("use_safetensors")
             if not isinstance(value, ast.Constant) or value.value is not True:
                 found.append(f"calls {name} without use_safetensors=True")
-        if name == "yaml.load" and ast.unparse(call.args[1]) != "_Loader":
-            found.append("calls yaml.load without our loader")
+        if name == "YAML" and getattr(given.get("typ"), "value", None) != "safe":
+            found.append("makes a YAML reader that isn't safe")
         if isinstance(given.get("trust_remote_code"), ast.Constant) and given["trust_remote_code"].value:
             found.append(f"{name} trusts remote code")
         if isinstance(given.get("shell"), ast.Constant) and given["shell"].value:
@@ -88,6 +89,7 @@ def test_no_source_runs_what_it_reads(path: Path) -> None:
         "np.load(x)",
         "AutoModel.from_pretrained(x)", "AutoConfig.from_pretrained(x, trust_remote_code=True)", "eval(x)",
         "auto_class.from_pretrained(x, trust_remote_code=False)", "yaml.load(x, yaml.Loader)", "yaml.unsafe_load(x)",
+        "YAML()", "YAML(typ='unsafe')",
         "subprocess.run(x, shell=True)", "archive.extractall()", "pd.read_pickle(x)",
     ],
 )  # fmt: skip

@@ -10,7 +10,6 @@ import typer
 
 from smpcli import api, console
 from smpcli.commands import options
-from smpcli.settings import parse_assignment
 
 app = typer.Typer(help="Measure speed, size and memory on this machine.")
 
@@ -34,6 +33,8 @@ def train(
     quiet: options.Quiet = False,
 ) -> None:
     """Time a training step of dense fine-tuning and of each method, in turns, and measure their peak memory."""
+    from smpcli.settings import parse_assignment
+
     rows = api.bench_train(
         methods,
         model=model,

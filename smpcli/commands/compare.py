@@ -10,7 +10,6 @@ import typer
 from smpcli import api, console
 from smpcli.commands import options
 from smpcli.errors import UserError
-from smpcli.results.rundir import is_run
 
 Format = Literal["table", "csv", "json", "markdown", "latex"]
 
@@ -65,6 +64,8 @@ def compare(
         with_published=published,
     )
     # Not inside a run's own folder, which holds nothing else.
+    from smpcli.results.rundir import is_run
+
     target = csv or (paths[0].parent if is_run(paths[0]) else paths[0]) / "comparison.csv"
     written = [target]
     # What can be refused comes first, so that nothing is half-written.

@@ -1,37 +1,42 @@
-"""What the Tab key offers: names that smp knows, and runs that are there. Imports nothing heavy."""
+"""What the Tab key offers: names that smp knows, and runs that are there. What it needs is imported at the key."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from smpcli import catalogue
-from smpcli.results.rundir import RESULT
-from smpcli.sweeping.grid import list_sweeps
-from smpcli.tasks.task import list_tasks
-
 #: A value and what is shown beside it.
 Offer = tuple[str, str]
 
 
 def methods(incomplete: str) -> list[Offer]:
-    return _starting(incomplete, catalogue.list_methods(), "summary")
+    from smpcli.catalogue import list_methods
+
+    return _starting(incomplete, list_methods(), "summary")
 
 
 def tasks(incomplete: str) -> list[Offer]:
+    from smpcli.tasks.task import list_tasks
+
     return _starting(incomplete, [{"name": task.name, "title": task.title} for task in list_tasks()], "title")
 
 
 def recipes(incomplete: str) -> list[Offer]:
-    return _starting(incomplete, catalogue.list_recipes(), "description")
+    from smpcli.catalogue import list_recipes
+
+    return _starting(incomplete, list_recipes(), "description")
 
 
 def sweeps(incomplete: str) -> list[Offer]:
+    from smpcli.sweeping.grid import list_sweeps
+
     return _starting(incomplete, list_sweeps(), "description")
 
 
 def runs(incomplete: str) -> list[str]:
     """Finished runs in the folder that is being typed, or in results/ as long as no folder is."""
+    from smpcli.results.rundir import RESULT
+
     folder = incomplete.rpartition("/")[0] if "/" in incomplete else "results"
     found = (f"{folder}/{path.parent.name}" for path in sorted(Path(folder or "/").glob(f"*/{RESULT}")))
     return [run for run in found if run.startswith((incomplete, f"{folder}/{incomplete}"))]

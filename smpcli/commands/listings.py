@@ -7,9 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from smpcli import console
-from smpcli.catalogue import describe_method, list_methods, list_recipes
 from smpcli.commands import completion, options
-from smpcli.tasks.task import list_tasks
 
 
 def methods(
@@ -19,6 +17,8 @@ def methods(
     json: options.Json = False,
 ) -> None:
     """List the pruning methods, or show one with all its settings."""
+    from smpcli.catalogue import describe_method, list_methods
+
     if name is None:
         found = list_methods()
         if json:
@@ -39,6 +39,8 @@ def methods(
 
 def tasks(json: options.Json = False) -> None:
     """List the built-in tasks."""
+    from smpcli.tasks.task import list_tasks
+
     found = list_tasks()
     if json:
         console.data_json([task.model_dump(mode="json") for task in found])
@@ -58,6 +60,8 @@ def tasks(json: options.Json = False) -> None:
 
 def recipes(json: options.Json = False) -> None:
     """List the recipes."""
+    from smpcli.catalogue import list_recipes
+
     found = list_recipes()
     if json:
         console.data_json(found)

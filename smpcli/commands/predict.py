@@ -9,7 +9,6 @@ import typer
 
 from smpcli import api, console
 from smpcli.commands import options
-from smpcli.export.predict import arrange
 
 
 def predict(
@@ -32,6 +31,8 @@ def predict(
     For example: smp predict --mask sst2.smpmask --mask cola.smpmask "A film of rare charm."
     A task on pairs takes both texts with a tab between them, a span task a question and its context.
     """
+    from smpcli.export.predict import arrange
+
     exports, texts = arrange(arguments or [], mask or [], file)
     for answer in api.predict(*exports, texts=texts, model=model):
         console.data_line(answer)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from smpcli import api, console
 from smpcli.commands import live, options
 from smpcli.errors import UserError
-from smpcli.settings import parse_assignment
 
 if TYPE_CHECKING:
     from smpcli.results.rundir import RunDir
@@ -56,6 +55,8 @@ def prune(
         "dev_file": dev_file,
         "device": device,
     }
+    from smpcli.settings import parse_assignment
+
     # A flag wins over the same key in --set.
     arguments: dict[str, Any] = dict(map(parse_assignment, set_ or []))
     arguments |= {key: value for key, value in flags.items() if value is not None}

@@ -10,7 +10,6 @@ import typer
 from smpcli import api, console
 from smpcli.commands import completion, live, options
 from smpcli.errors import EXIT_SOME_FAILED, UserError
-from smpcli.settings import parse_assignment
 
 if TYPE_CHECKING:
     from smpcli.sweeping.estimate import Estimate
@@ -58,6 +57,8 @@ def sweep(
             raise UserError("no sweep: name a file, or one that `smp sweep` lists, before its options")
         _list(json)
         return 0
+    from smpcli.settings import parse_assignment
+
     settings: dict[str, Any] = dict(map(parse_assignment, set_ or []))
     settings |= {key: value for key, value in {"data_dir": data_dir, "device": device}.items() if value is not None}
     if calibrate and not dry_run:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 
 from smpcli.export.about import About
 from smpcli.export.plot import plot_density
@@ -18,6 +17,7 @@ from smpcli.files import write_text
 from smpcli.modeling.backbone import EMBEDDED
 from smpcli.modeling.layers import find_prunable
 from smpcli.settings import NOT_IN_DIGEST
+from smpcli.yaml_text import yaml_text
 
 if TYPE_CHECKING:
     from smpcli.export.verify import Verified
@@ -73,7 +73,7 @@ def threads() -> str:
 def write_card(run: Reopened, about: About, verified: Verified, size: int, latency: float, folder: Path) -> None:
     """Write README.md and the plot beside it. size: bytes of the weights; latency: `measure_latency`."""
     plot_density(_densities(run), folder / PLOT)
-    front = yaml.safe_dump(_metadata(run, about, verified), sort_keys=False, allow_unicode=True, width=110)
+    front = yaml_text(_metadata(run, about, verified))
     write_text(
         folder / README, f"---\n{front}---\n\n" + "\n\n".join(_body(run, about, verified, size, latency)) + "\n"
     )
@@ -159,7 +159,7 @@ def _body(run: Reopened, about: About, verified: Verified, size: int, latency: f
     yield "## How it was made"
     yield fenced(result.run.command, "bash")
     shown = {key: value for key, value in settings.flat().items() if key not in NOT_IN_DIGEST}
-    yield fenced(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110), "yaml")
+    yield fenced(yaml_text(shown), "yaml")
     yield (
         f"smp {text(environment.smp)}, torch {text(environment.torch)}, "
         f"transformers {text(environment.transformers)}, Python {text(environment.python)} on "

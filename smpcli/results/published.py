@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from smpcli.files import read_yaml
 from smpcli.paths import RECIPES
+from smpcli.yaml_text import read_yaml
 
 FILE = RECIPES / "published.yaml"
 

@@ -12,18 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpcli.errors import UserError, one_line
-from smpcli.files import (
-    cannot_write,
-    is_temporary,
-    read_yaml,
-    remove_temporaries,
-    replacing,
-    write_json,
-    write_text,
-    write_yaml,
-)
+from smpcli.files import cannot_write, is_temporary, remove_temporaries, replacing, write_json, write_text
 from smpcli.results.masks import read_masks, write_masks
 from smpcli.results.schema import Result, SchemaError, parse_result
+from smpcli.yaml_text import read_yaml, write_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pruners import registry
 from smpcli.errors import UserError, one_line, unknown
-from smpcli.files import expanded, read_yaml
+from smpcli.files import expanded
 from smpcli.paths import RECIPES
 from smpcli.settings import RunSettings, Settings, read_recipe, resolve
+from smpcli.yaml_text import read_yaml
 
 DENSE = "dense"
 MOST_RUNS = 10_000

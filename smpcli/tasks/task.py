@@ -12,10 +12,11 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from smpcli.errors import UserError, one_line, unknown
-from smpcli.files import expanded, is_file, is_folder, read_yaml
+from smpcli.files import expanded, is_file, is_folder
 from smpcli.paths import RECIPES
 from smpcli.tasks import own, squad
 from smpcli.tasks.tables import FORMATS, read_table
+from smpcli.yaml_text import read_yaml
 
 METRICS = {
     "classification": ("accuracy", "f1", "macro_f1", "matthews"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import shutil
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from safetensors import SafetensorError
 
 from smpcli import UserError, compare, evaluate, export, prune
-from smpcli.files import YAML_DEPTH, exclusive, harmless_cell, parse_yaml, read_yaml, refusal, write_text
+from smpcli.files import exclusive, harmless_cell, refusal, write_text
 from smpcli.results.rundir import RunDir, RunError
 
 STEPS = 6
@@ -321,27 +319,3 @@ def test_the_folder_is_synced_after_the_rename(tmp_path: Path, monkeypatch: pyte
 )  # fmt: skip
 def test_cells_that_a_spreadsheet_would_run(text: str, cell: str) -> None:
     assert harmless_cell(text) == cell
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a: &x 1\nb: *x", "[" * 50_000, "{a: " * 1000, "- " * 1000, "x: " + "9" * 5000, "x: 2001-13-41",
-        "x: 1" + ":1" * 90,
-        "!!python/object/apply:os.system [ls]", "? [a]\n: b", "x: !!binary abc", "\0", "x: \ud800", "#" * 60_000,
-    ],
-)  # fmt: skip
-def test_yaml_that_is_refused(text: str) -> None:
-    with pytest.raises(yaml.YAMLError):
-        parse_yaml(text)
-
-
-def test_yaml_that_is_taken(tmp_path: Path) -> None:
-    deep = "x: " + "[" * (YAML_DEPTH - 2) + "1" + "]" * (YAML_DEPTH - 2)
-    assert json.dumps(parse_yaml(deep)).count("[") == YAML_DEPTH - 2
-    assert parse_yaml("a: 1e-3\nb: yes\nc: [1, -2.5, ~]\nd: 2026-01-01") == yaml.safe_load(
-        "a: 1e-3\nb: yes\nc: [1, -2.5, ~]\nd: 2026-01-01"
-    )
-    os.mkfifo(tmp_path / "pipe.yaml")
-    with pytest.raises(UserError, match="is no file"):
-        read_yaml(tmp_path / "pipe.yaml")

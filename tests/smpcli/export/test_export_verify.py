@@ -17,8 +17,9 @@ from smpcli import UserError, export
 from smpcli.export import hf, mask
 from smpcli.export.formats import Exported
 from smpcli.export.verify import staged, verify
-from smpcli.files import read_yaml, write_text
+from smpcli.files import write_text
 from smpcli.training.recompute import reopen
+from smpcli.yaml_text import read_yaml
 
 MakeRun = Callable[..., Path]
 
