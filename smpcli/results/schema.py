@@ -7,7 +7,17 @@ import math
 from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA = 1
 
@@ -78,11 +88,35 @@ class ModelInfo(_Block):
     head: Name
 
 
+class TeacherInfo(_Block):
+    name: Name
+    digest: Name
+    weight: FiniteFloat
+    temperature: FiniteFloat
+    kl: str
+
+
+class SelectedInfo(_Block):
+    """That dev chose the model: the step, the metric that decided, and among how many evaluations."""
+
+    step: Count
+    on: str
+    metric: Name
+    among: Count
+
+
 class TrainingInfo(_Block):
     steps: Count
     batch_size: Annotated[int, Field(ge=1)]
     seconds_per_step: Seconds
     metric_history: list[tuple[int, FiniteFloat]]
+    # Only where a run had them.
+    teacher: TeacherInfo | None = None
+    selected: SelectedInfo | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class Environment(_Block):

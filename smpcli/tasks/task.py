@@ -224,7 +224,7 @@ def _own_squad(path: Path) -> Task:
         text="question",
         pair="context",
         label="answers",
-        words={"start": "No", "end": "Yes"},
+        words={"start": "Yes", "end": "No"},
         metrics=["f1", "exact_match"],
         max_length=384,
         stride=128,

@@ -21,7 +21,15 @@ from smpcli.results.figure import lines_of
 from smpcli.results.page import charts
 from smpcli.results.published import PublishedRow
 from smpcli.results.rundir import MASKS, RunDir, RunError
-from smpcli.results.table import human_bytes, human_count, human_time, published_value, sections
+from smpcli.results.table import (
+    SELECTED,
+    human_bytes,
+    human_count,
+    human_time,
+    method_name,
+    published_value,
+    sections,
+)
 
 _HERE = Path(__file__).parent
 
@@ -63,6 +71,7 @@ def contents(comparison: Comparison) -> dict[str, Any]:
                 "title": title,
                 "metric": rows[0].metric,
                 "rows": [*map(_row, rows), *map(_published, others)],
+                "note": SELECTED if any(row.select == "best" for row in rows) else "",
                 "plot": charts.plot(lines_of(rows, others), rows[0].metric),
             }
             for title, rows, others in sections(comparison)
@@ -82,7 +91,7 @@ def _row(row: Row) -> dict[str, Any]:
         "best": row.best,
         "published": False,
         "cells": [
-            [row.method, row.method],
+            [row.method, method_name(row)],
             [row.settings, row.settings],
             [row.sparsity, f"{row.sparsity * 100:.4g} %"],
             [row.remaining, f"{row.remaining * 100:.4g} %"],
