@@ -107,6 +107,8 @@ def load(name: str) -> type[Pruner]:
 
 
 def _check(pruner: object, name: str, owner: Entry) -> None:
+    from dataclasses import fields
+
     from pruners.base import Pruner, PrunerSettings
 
     def broken(reason: str) -> PrunerError:
@@ -126,7 +128,8 @@ def _check(pruner: object, name: str, owner: Entry) -> None:
         raise broken("has Settings that are no subclass of pruners.PrunerSettings")
     if reason := _ignored(pruner):
         raise broken(reason)
-    if pruner.trains_scores and not hasattr(pruner.Settings(), "scores_lr"):
+    known = {*(field.name for field in fields(pruner.Settings)), *dir(pruner.Settings)}
+    if pruner.trains_scores and "scores_lr" not in known:
         raise broken(
             "trains scores, but its Settings have no scores_lr, so they would never change: derive Settings from "
             'pruners.ScoredSettings, or add scores_lr: float = setting(2e-2, "peak learning rate of the scores", 0)'

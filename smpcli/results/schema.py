@@ -86,6 +86,12 @@ class ModelInfo(_Block):
     name: Name
     digest: Name
     head: Name
+    # Of a words head: what stands for each output. Older runs lack it.
+    words: dict[str, str] | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class TeacherInfo(_Block):

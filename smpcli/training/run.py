@@ -333,7 +333,12 @@ def _result(
             "dev_digests": data.dev_digests,
             "files": files_read,
         },
-        "model": {"name": settings.model, "digest": session.base_digest, "head": session.model.head},
+        "model": {
+            "name": settings.model,
+            "digest": session.base_digest,
+            "head": session.model.head,
+            **({"words": settings.task.words} if session.model.head == "words" else {}),
+        },
         "training": {
             "steps": session.steps,
             "batch_size": settings.batch_size,
