@@ -189,8 +189,8 @@ def test_a_run_is_read_by_the_words_that_it_was_trained_with(
             assert "{negative: terrible, positive: great}" in text
             text = text.replace("negative: terrible, positive: great", f"negative: {one}, positive: {other}")
         else:
-            text = "title: Quiz\nkind: span\ntext: question\npair: context\nlabel: answers\nmax_length: 36\nstride: 8\n"
-            text += f"metrics: [f1, exact_match]\nsource: {{file: {quiz}}}\n"
+            text = "title: Quiz\nkind: span\ntext: question\npair: context\nlabel: answers\nstride: 8\n"
+            text += f"max_length: 36\nmetrics: [f1, exact_match]\nsource: {{file: {quiz}}}\n"
             text += f'words: {{start: "{one}", end: "{other}"}}\n'
         task.write_text(text)
 
