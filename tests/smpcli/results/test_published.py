@@ -151,6 +151,19 @@ def test_paper_recipes_compute_as_the_releases() -> None:
             assert (run.teacher_kl, run.teacher_temperature, run.teacher_weight) == ("forward", 2, 0.5), name
 
 
+def test_dev_is_asked_as_often_as_in_the_release() -> None:
+    """Every 1,000 steps; MRPC, CoLA, STS-B and RTE once an epoch."""
+    steps = {task: math.ceil(rows / batch) * epochs for task, (rows, epochs, batch) in EIGHTY.items()}
+    for name in set(ROWS) - {"paper/glue-80"}:
+        recipe = read_recipe(name)
+        task = recipe["task"]
+        if task in ("mrpc", "cola", "stsb", "rte"):
+            assert recipe["evaluations"] == recipe["epochs"], name
+        else:
+            total = {**steps, "squad": 55_340 * recipe["epochs"] / 20}[task]
+            assert abs(total / recipe["evaluations"] - 1000) < 30, name
+
+
 # lambda at tenths of the run, from the formula: x = (t - start) / (end - start) between, then final (1 - (1 - x)^3).
 @pytest.mark.parametrize(
     ("recipe", "start", "end", "final"),
