@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pruners.base import Pruner, PrunerSettings, setting
     from pruners.masking import MaskedLayer
-    from pruners.scored import ScoredPruner
+    from pruners.scored import ScoredPruner, ScoredSettings
     from pruners.selection import top_k_mask
 
 _HOME = {
@@ -19,9 +19,10 @@ _HOME = {
     "setting": "base",
     "MaskedLayer": "masking",
     "ScoredPruner": "scored",
+    "ScoredSettings": "scored",
     "top_k_mask": "selection",
 }
-__all__ = ["MaskedLayer", "Pruner", "PrunerSettings", "ScoredPruner", "setting", "top_k_mask"]
+__all__ = ["MaskedLayer", "Pruner", "PrunerSettings", "ScoredPruner", "ScoredSettings", "setting", "top_k_mask"]
 
 
 def __getattr__(name: str) -> Any:

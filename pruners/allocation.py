@@ -33,7 +33,8 @@ def round_to_total(shares: Sequence[float], capacity: Sequence[int], total: int)
     """
     if not 0 <= total <= sum(capacity):
         raise ValueError(f"{total} weights don't fit into {sum(capacity)}")
-    counts = [min(math.floor(share), most) for share, most in zip(shares, capacity, strict=True)]
+    # What should be nothing may lie below it by a last digit.
+    counts = [min(max(0, math.floor(share)), most) for share, most in zip(shares, capacity, strict=True)]
     order = sorted(range(len(counts)), key=lambda i: (counts[i] - shares[i], i))
     while (missing := total - sum(counts)) != 0:
         step = 1 if missing > 0 else -1
@@ -56,6 +57,7 @@ def proportional_counts(
 
     importance: r_l of each matrix; kinds: its matrix type; sizes: its number of weights. A density above 1 is
     clamped, and the surplus goes to the other layers of that kind in the same proportion, so totals stay exact.
+    Layers of a kind that are all 0 share equally. Raises ScoreError for a NaN or infinite importance.
     """
     if not all(math.isfinite(value) for value in importance):
         raise ScoreError("a score is NaN or infinite")
@@ -66,13 +68,16 @@ def proportional_counts(
         left = density * sum(sizes[i] for i in members)
         free = members
         while free:
-            weight = sum(importance[i] * sizes[i] for i in free)
+            # In units of the highest, a power of two so that nothing is rounded: products of tiny values would
+            # underflow, sums of huge ones overflow.
+            unit = math.frexp(max(importance[i] for i in free))[1]
+            r = {i: math.ldexp(importance[i], -unit) for i in free}
+            weight = sum(r[i] * sizes[i] for i in free)
             if not weight:
-                # sigmoid(S) underflowed everywhere: nothing tells these layers apart.
-                importance = [1.0] * len(sizes)
-                continue
+                # sigmoid(S) underflowed in all of these: nothing tells them apart.
+                r, weight = dict.fromkeys(free, 1.0), sum(sizes[i] for i in free)
             scale = left / weight
-            full = [i for i in free if importance[i] * scale >= 1]
+            full = [i for i in free if r[i] * scale >= 1]
             if not full:
                 break
             for i in full:
@@ -80,7 +85,7 @@ def proportional_counts(
                 left -= sizes[i]
             free = [i for i in free if i not in full]
         for i in free:
-            shares[i] = importance[i] * scale * sizes[i]
+            shares[i] = r[i] * scale * sizes[i]
     return round_to_total(shares, sizes, kept)
 
 

@@ -22,6 +22,9 @@ def linear_decay(progress: float, final: float, start: float = 0.0, end: float =
     return final + (1 - final) * (1 - _ramp(progress, start, end))
 
 
-def cubic_rise(progress: float, final: float) -> float:
-    """lambda(t) = lambda_f (1 - (1 - t/T)^3), the penalty's weight (SMP, as released)."""
-    return final * (1 - (1 - progress) ** 3)
+def cubic_rise(progress: float, final: float, start: float = 0.0, end: float = 1.0) -> float:
+    """lambda(t) = lambda_f (1 - (1 - x)^3), the penalty's weight; x rises from 0 at `start` to 1 at `end`.
+
+    SMP as released goes from 0 to T, soft movement's release from 0.1 T to 0.8 T. `end` 0: lambda_f from the start.
+    """
+    return final * (1 - (1 - _ramp(progress, start, end)) ** 3)

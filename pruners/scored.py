@@ -39,7 +39,16 @@ class ScoredSettings(PrunerSettings):
     factored: bool = setting(False, "learn a score for each row and column beside each weight's own")
     scores_lr: float = setting(2e-2, "peak learning rate of the scores", 0)
     penalty: float = setting(0.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
+    penalty_start: float = setting(0.0, "fraction of the run that the penalty's weight stays 0", 0, 1)
+    penalty_end: float = setting(
+        1.0, "fraction of the run at which the penalty has its final weight; 0: from the start", 0, 1
+    )
     structure: float | Literal["auto"] = structure_setting(1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.penalty_start > self.penalty_end:
+            raise ValueError(f"penalty_start ({self.penalty_start}) must not exceed penalty_end ({self.penalty_end})")
 
 
 class ScoredPruner(Pruner):
@@ -120,7 +129,8 @@ class ScoredPruner(Pruner):
         return None if self.channels is None or own else self.channels.part(layer)
 
     def penalty_weight(self, progress: float) -> float:
-        return cubic_rise(progress, self.settings.penalty)
+        settings = self.settings
+        return cubic_rise(progress, settings.penalty, settings.penalty_start, settings.penalty_end)
 
     def add_penalty_gradient(self, layer: MaskedLayer, gradient: Tensor, weight: float, layers: int) -> None:
         """R(S) = mean over matrices of mean sigmoid(S), so dR/dS = s (1 - s) / (matrices * numel), s = sigmoid(S)."""

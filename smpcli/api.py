@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from smpcli.bench.infer import Report
@@ -109,13 +109,22 @@ def evaluate(run: str | Path, *, data_dir: str | Path | None = None) -> Recomput
 
 
 def evaluate_mask(
-    mask: str | Path, *, model: str, task: str, data_dir: str | Path | None = None, device: str = "auto"
+    mask: str | Path,
+    *,
+    model: str,
+    task: str,
+    words: Literal["task", "released"] | None = None,
+    data_dir: str | Path | None = None,
+    device: str = "auto",
 ) -> Released:
-    """Metrics of a base model pruned by an .npy mask as SMP's authors release them, read by the label words."""
+    """Metrics of a base model pruned by an .npy mask as SMP's authors release them, read by the label words.
+
+    words: the task's own, or those of the authors' files; needed where they differ (mnli).
+    """
     _quietly()
     from smpcli.training.released import evaluate_mask as evaluate_released
 
-    return evaluate_released(Path(mask), model, task, Path(data_dir) if data_dir else None, device)
+    return evaluate_released(Path(mask), model, task, Path(data_dir) if data_dir else None, device, words)
 
 
 def compare(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 DEFAULT_SPARSITY = 0.9
 # Where things are, and how something is computed: not what.
 NOT_IN_DIGEST = {"device", "data_dir", "gradient_checkpointing", "checkpoint_every", "data_workers"}
+# Settings that came later, at the value that runs before them had: left out, so that those keep name and digest.
+AS_BEFORE = {"select": "last", "penalty_start": 0.0, "penalty_end": 1.0}
 TEACHER = {"teacher", "teacher_weight", "teacher_temperature", "teacher_kl"}
 
 
@@ -68,6 +70,10 @@ class RunSettings(BaseModel):
     dropout: float | None = Field(None, ge=0, lt=1, description="dropout everywhere (default: the model's own)")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     evaluations: int = Field(4, ge=1, description="evaluations on the dev data during the run, the last included")
+    select: Literal["last", "best"] = Field(
+        "last",
+        description="what a run ends as: its last model, or that of the best dev evaluation at the final density",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of training's matrix products; auto: bf16 where the hardware has units for it, else fp32"
     )
@@ -130,7 +136,16 @@ class Settings:
 
     def digested(self) -> dict[str, Any]:
         """The settings that decide what is computed, for the run's digest."""
-        return {key: value for key, value in self.flat().items() if key not in NOT_IN_DIGEST}
+        return deciding(self.flat())
+
+
+def deciding(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Of all settings by key, those that decide what is computed and aren't as they were before there was the key."""
+    return {
+        key: value
+        for key, value in flat.items()
+        if key not in NOT_IN_DIGEST and not (key in AS_BEFORE and value == AS_BEFORE[key])
+    }
 
 
 def resolve(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from smpcli import api, console
 from smpcli.commands import completion, options
 from smpcli.errors import EXIT_INTERNAL, UserError
+
+if TYPE_CHECKING:
+    from smpcli.training.released import Released
 
 
 def evaluate(
@@ -23,13 +26,20 @@ def evaluate(
         str | None, typer.Option(help="With --mask: the base model it belongs to.  [default: bert-base-uncased]")
     ] = None,
     task: Annotated[str | None, typer.Option(help="With --mask: the task to evaluate on.")] = None,
+    words: Annotated[
+        Literal["task", "released"] | None,
+        typer.Option(
+            help="With --mask: the label words it was trained with, the task's or those of the authors' files. "
+            "Needed where they differ (mnli).",
+        ),
+    ] = None,
     data_dir: options.DataDir = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
     """Recompute a run's metrics from its folder, and check them against its result.json; or evaluate a mask alone.
 
-    For example: smp eval --mask mnli.npy --model bert-base-uncased --task mnli
+    For example: smp eval --mask mnli_0.03_kd_mag.npy --task mnli --words released
     """
     if (run is None) == (mask is None):
         raise UserError("smp eval takes a run's folder, or --mask FILE.npy with --task: one of the two")
@@ -38,9 +48,10 @@ def evaluate(
             raise UserError("--mask needs a --task to evaluate on, such as --task mnli")
         if not mask.exists():
             raise UserError(f"there is no mask file {mask}")
-        return _show_mask(mask, model or "bert-base-uncased", task, data_dir, json, quiet)
-    if model is not None or task is not None:
-        raise UserError("--model and --task go with --mask: a run has its own")
+        base = model or "bert-base-uncased"
+        return _show_mask(api.evaluate_mask(mask, model=base, task=task, words=words, data_dir=data_dir), json, quiet)
+    if model is not None or task is not None or words is not None:
+        raise UserError("--model, --task and --words go with --mask: a run has its own")
     assert run is not None
     found = api.evaluate(run, data_dir=data_dir)
     if json:
@@ -58,14 +69,15 @@ def evaluate(
     return 0
 
 
-def _show_mask(mask: Path, model: str, task: str, data_dir: Path | None, json: bool, quiet: bool) -> int:
-    found = api.evaluate_mask(mask, model=model, task=task, data_dir=data_dir)
+def _show_mask(found: Released, json: bool, quiet: bool) -> int:
     if json:
-        console.data_json({"metrics": found.metrics, "kept": found.kept, "prunable": found.prunable})
+        shown = ("metrics", "kept", "prunable", "words")
+        console.data_json({name: getattr(found, name) for name in shown})
         return 0
     for name, value in found.metrics.items():
         console.data(f"{name} {value!r}")
     if not quiet:
         share = found.kept / found.prunable
         console.talk(f"{found.kept:,} of {found.prunable:,} prunable weights remain ({share:.2%})")
+        console.talk("read by the label words " + ", ".join(f"{name} = {word}" for name, word in found.words.items()))
     return 0

@@ -155,6 +155,11 @@ def _show_run(run: RunDir, as_json: bool, quiet: bool) -> None:
             f"{weights.kept:,} of {weights.prunable:,} prunable weights remain ({result.run.remaining:.2%}), "
             f"{weights.trained:,} weights trained, {result.task_bytes:,} bytes for this task"
         )
+        if selected := result.training.selected:
+            console.data(
+                f"dev chose the model after step {selected.step:,} of {result.training.steps:,}: "
+                f"its {selected.metric} is the best of {selected.among} evaluations at the final density"
+            )
         if report := result.method.report:
             console.data(
                 f"{result.run.method}: " + ", ".join(f"{name} {value:.6g}" for name, value in report.items())

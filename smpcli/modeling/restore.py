@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from smpcli.results.rundir import RunDir
+    from smpcli.results.schema import ModelInfo
     from smpcli.settings import Settings
+    from smpcli.tasks.task import Task
 
 KEPT = ".kept"
 
@@ -51,7 +53,7 @@ def restore(directory: RunDir, settings: Settings, labels: list[str]) -> tuple[T
     Raises UserError when the base model is another than the run's, or a file doesn't fit it.
     """
     tokenizer = load_tokenizer(settings.model)
-    model = build_model(settings.run, settings.task, labels, tokenizer)
+    model = build_model(settings.run, _as_trained(settings.task, directory.result.model), labels, tokenizer)
     require_base(model, directory.result.model.digest, settings.model, directory.path)
     head = directory.read_tensors("head.safetensors") if directory.has("head.safetensors") else {}
     if missing := model.own_parameters().keys() - head.keys():
@@ -61,6 +63,15 @@ def restore(directory: RunDir, settings: Settings, labels: list[str]) -> tuple[T
     place_tensors(model, {**head, **trained}, masks, directory.path)
     apply_masks(model, masks, directory.path)
     return model.eval(), tokenizer
+
+
+def _as_trained(task: Task, model: ModelInfo) -> Task:
+    """The task with the label words that the run was trained with, whatever the task's are today."""
+    if model.head != "words":
+        return task
+    # Runs that don't record them are from when a span's were the other way round; other tasks' have stayed.
+    words = model.words or ({"start": "No", "end": "Yes"} if task.kind == "span" else task.words)
+    return task.model_copy(update={"words": words})
 
 
 def require_base(model: TaskModel, digest: str, name: str, where: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from smpcli.results.filters import facts
 from smpcli.results.rundir import RunDir, RunError, is_run
 from smpcli.results.schema import Result
-from smpcli.settings import NOT_IN_DIGEST
+from smpcli.settings import AS_BEFORE, NOT_IN_DIGEST
 
 # What a person sets that can't change a figure, or that a column of its own or a digest stands for.
 _NO_SETTINGS = NOT_IN_DIGEST | set("seed output overwrite resume track recipe json quiet dry_run".split())
@@ -71,6 +71,8 @@ def read(path: Path, metric: str | None) -> Run:
         raise RunError(path, f"has no metric '{metric}' (it has {', '.join(result.metrics)})")
     try:
         given = run.settings
+        # What older runs don't say is as it was then.
+        given = {**{key: AS_BEFORE[key] for key in AS_BEFORE if key == "select" or "penalty" in given}, **given}
         every = dict(_flat(given))
         settings = dict(_flat({k: v for k, v in given.items() if str(k) not in _NO_SETTINGS}))
         known = facts(dict(_flat(result.model_dump(mode="json"))), every)

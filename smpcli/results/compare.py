@@ -53,11 +53,12 @@ class Comparison:
             }
             for row in self.rows
         ]
-        blank = dict.fromkeys(("head", "variant", "seeds", "values", "data_digest", "model_digest", "runs"), "")
+        texts = ("head", "select", "variant", "seeds", "values", "data_digest", "model_digest", "runs")
+        blank = dict.fromkeys(texts, "")
         records += [
             {
                 **blank,
-                **{name: getattr(row, name) for name in ("task", "model", "method", "sparsity", "metric")},
+                **{name: getattr(row, name) for name in ("task", "model", "method", "sparsity", "metric", "kd")},
                 "remaining": round(1 - row.sparsity, 6),
                 "mean": row.value,
                 "settings": f"{row.name}, with KD" if row.kd else row.name,

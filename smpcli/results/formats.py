@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from smpcli.results.compare import Comparison, Row
 from smpcli.results.published import PublishedRow
-from smpcli.results.table import published_value, sections
+from smpcli.results.table import SELECTED, method_name, published_value, sections
 from smpcli.text import human_bytes, human_count, human_time, plain
 
 FORMATS = ("table", "csv", "json", "markdown", "latex")
@@ -36,7 +36,8 @@ def to_markdown(comparison: Comparison) -> str:
             lines.append(cells)
         lines += [[_markdown(cell) for cell in _published_cells(row)] for row in others]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        notes = [f"† {_PUBLISHED}: {source}" for source in sorted({row.source for row in others})]
+        notes = [SELECTED] if any(row.select == "best" for row in rows) else []
+        notes += [f"† {_PUBLISHED}: {source}" for source in sorted({row.source for row in others})]
         parts.append("\n\n".join([f"**{_markdown(title)}**", table, *map(_markdown, notes)]))
     return "\n\n".join(parts)
 
@@ -57,6 +58,7 @@ def to_latex(comparison: Comparison) -> str:
             lines.append(r"\midrule")
             lines += [f"{' & '.join(_latex(cell) for cell in _published_cells(row))} \\\\" for row in others]
         lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [f"% {SELECTED}"] if any(row.select == "best" for row in rows) else []
         lines += [f"% † {_PUBLISHED}: {plain(source)}" for source in sorted({row.source for row in others})]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -70,7 +72,7 @@ def _cells(row: Row) -> list[str]:
     spread = "" if row.std is None else f" ± {row.std * 100:.2f}"
     low, high = row.difference_low, row.difference_high
     return [
-        row.method + (f" ({row.settings})" if row.settings else ""),
+        method_name(row) + (f" ({row.settings})" if row.settings else ""),
         f"{row.sparsity * 100:.4g} %",
         f"{row.remaining * 100:.4g} %",
         f"{row.mean * 100:.2f}".replace("-", "−") + spread,
@@ -99,7 +101,8 @@ def _markdown(text: str) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "±": r"$\pm$", "−": "$-$", "[": "{[}", "*": "{*}", "†": r"$\dagger$", "—": "---",
+    "±": r"$\pm$", "−": "$-$", "[": "{[}", "*": "{*}", "†": r"$\dagger$", "‡": r"$\ddagger$",
+    "—": "---",
 }  # fmt: skip
 
 

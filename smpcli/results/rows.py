@@ -23,7 +23,8 @@ class Row:
     `difference_high`, is a paired bootstrap's over dev examples; None where predictions are missing. `best`: of
     several rows at this sparsity. `settings` holds what tells rows apart that agree in everything else; `variant`
     what tells apart the rows of a method at any one sparsity, so that rows of one variant make a line over
-    sparsities. `values` are the metric of each seed. `trained` and `task_bytes` are one run's, `remaining` and
+    sparsities. `kd`: with a teacher. `select`: "best" where dev chose among a run's evaluations at the final density.
+    `values` are the metric of each seed. `trained` and `task_bytes` are one run's, `remaining` and
     `seconds` means.
     """
 
@@ -46,6 +47,8 @@ class Row:
     seconds: float
     steps: int
     batch_size: int
+    kd: bool
+    select: str
     settings: str
     variant: str
     seeds: tuple[int, ...]
@@ -140,6 +143,8 @@ def _row(group: Mapping[int, Run]) -> Row:
         seconds=statistics.fmean(result.run.seconds for result in results),
         steps=first.training.steps,
         batch_size=first.training.batch_size,
+        kd=first.training.teacher is not None,
+        select="last" if first.training.selected is None else "best",
         settings="",
         variant="",
         seeds=tuple(sorted(group)),

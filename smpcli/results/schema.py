@@ -7,7 +7,17 @@ import math
 from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA = 1
 
@@ -76,6 +86,29 @@ class ModelInfo(_Block):
     name: Name
     digest: Name
     head: Name
+    # Of a words head: what stands for each output. Older runs lack it.
+    words: dict[str, str] | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class TeacherInfo(_Block):
+    name: Name
+    digest: Name
+    weight: FiniteFloat
+    temperature: FiniteFloat
+    kl: str
+
+
+class SelectedInfo(_Block):
+    """That dev chose the model: the step, the metric that decided, and among how many evaluations."""
+
+    step: Count
+    on: str
+    metric: Name
+    among: Count
 
 
 class TrainingInfo(_Block):
@@ -83,6 +116,13 @@ class TrainingInfo(_Block):
     batch_size: Annotated[int, Field(ge=1)]
     seconds_per_step: Seconds
     metric_history: list[tuple[int, FiniteFloat]]
+    # Only where a run had them.
+    teacher: TeacherInfo | None = None
+    selected: SelectedInfo | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class Environment(_Block):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+SELECTED = "‡ dev chose the model: the best of a run's evaluations at the final density"
 _ROOMY = 100  # columns from which two decimals, wider gaps and whole intervals fit
 
 
@@ -117,6 +118,8 @@ def _differences(rows: list[Row], roomy: bool) -> list[str]:
 
 def _captions(rows: list[Row], others: list[PublishedRow]) -> list[str]:
     found = ["* best at its sparsity"] if any(row.best for row in rows) else []
+    if any(row.select == "best" for row in rows):
+        found.append(SELECTED)
     if any(row.difference_low is not None for row in rows):
         found.append("vs dense: with its 95 % interval, paired bootstrap over dev examples")
     for model, source in sorted({(other.model, other.source) for other in others}):
@@ -134,10 +137,15 @@ def _title(row: Row, rows: list[Row]) -> str:
     return plain(title)
 
 
+def method_name(row: Row) -> str:
+    """The method, and what a reader must know beside its settings: with a teacher (+ KD); dev chose the step (‡)."""
+    return f"{row.method}{' + KD' if row.kd else ''}{' ‡' if row.select == 'best' else ''}"
+
+
 def _method(row: Row) -> Text:
     from rich.text import Text
 
-    text = Text(plain(row.method))
+    text = Text(plain(method_name(row)))
     return text.append(f"\n{plain(row.settings)}", style="dim") if row.settings else text
 
 

@@ -96,6 +96,7 @@ class Task(BaseModel):
     labels: list[str] = []
     label_values: dict[str, str] = {}
     words: dict[str, str] = {}
+    released_words: dict[str, str] = {}  # those that the masks on SMP's release page were trained with
     metrics: list[str] = Field(min_length=1)
     max_length: int = Field(default=128, ge=4)
     stride: int | None = Field(default=None, ge=0)  # span: tokens that neighbouring windows of a context share
@@ -123,10 +124,11 @@ class Task(BaseModel):
         if strange := sorted(set(self.label_values.values()) - labels):
             raise ValueError(f"label_values: '{strange[0]}' is not one of labels {self.labels}")
         wanted = set(self.outputs)
-        if self.words and self.words.keys() != wanted:
-            raise ValueError(f"words must have one word for each of {sorted(wanted)}")
-        if len(set(self.words.values())) < len(self.words):
-            raise ValueError("words: two labels have the same word")
+        for key, words in (("words", self.words), ("released_words", self.released_words)):
+            if words and words.keys() != wanted:
+                raise ValueError(f"{key} must have one word for each of {sorted(wanted)}")
+            if len(set(words.values())) < len(words):
+                raise ValueError(f"{key}: two labels have the same word")
         for metric in self.metrics:
             if metric not in METRICS[self.kind]:
                 known = ", ".join(METRICS[self.kind])
@@ -225,7 +227,7 @@ def _own_squad(path: Path) -> Task:
         text="question",
         pair="context",
         label="answers",
-        words={"start": "No", "end": "Yes"},
+        words={"start": "Yes", "end": "No"},
         metrics=["f1", "exact_match"],
         max_length=384,
         stride=128,

@@ -30,13 +30,16 @@ from smpcli.training.state import About, Saved, State, numpy_state, random_tenso
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
+    from smpcli.training.best import Best
     from smpcli.training.turnover import Turnover
 
 FORMAT, VERSION, INDEX = "smp-checkpoint", 2, "index.json"
 _NAME = re.compile(r"step-\d{1,12}\.safetensors")
-# Masks as they are, and as they were at the last evaluation.
-_MASK, _EARLIER = "mask:", "earlier:"
+# Masks as they are, as they were at the last evaluation, and those of the best model; that one's other tensors.
+_MASK, _EARLIER, _BEST = "mask:", "earlier:", "best:"
+_BEST_TENSOR = "best."
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,15 @@ def _read_file(path: Path) -> Saved:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(one_line(f"damaged checkpoint {path}: {where}: {first['msg']}")) from None
-    current, earlier = (
-        {name.removeprefix(kind): mask for name, mask in masks.items() if name.startswith(kind)}
-        for kind in (_MASK, _EARLIER)
-    )
-    if len(current) + len(earlier) < len(masks):
+    current, earlier, best = (_named(masks, kind) for kind in (_MASK, _EARLIER, _BEST))
+    if len(current) + len(earlier) + len(best) < len(masks):
         raise UserError(f"damaged checkpoint {path}: masks of unknown use")
-    return Saved(path, found, current, earlier, tensors)
+    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(_BEST_TENSOR)}
+    return Saved(path, found, current, earlier, rest, best, _named(tensors, _BEST_TENSOR))
+
+
+def _named(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    return {name.removeprefix(kind): tensor for name, tensor in tensors.items() if name.startswith(kind)}
 
 
 def parse_every(text: int | str) -> tuple[int, float]:
@@ -166,13 +171,19 @@ class Checkpoints(Watch):
         self.last: tuple[int, Path] | None = (saved.about.step, saved.path) if saved else None
         self._best: tuple[float, str] | None = None
         self._state: State | None = None
+        self._selected: Best | None = None
         self._written = time.monotonic()
 
-    def attach(self, state: State) -> None:
-        """What is to be saved; where the run is resumed, it becomes what was saved."""
-        self._state = state
+    def attach(self, state: State, best: Best | None = None) -> None:
+        """What is to be saved; where the run is resumed, it becomes what was saved.
+
+        best: what a run with `select: best` has chosen so far.
+        """
+        self._state, self._selected = state, best
         if self.saved is None:
             return
+        if best is not None:
+            best.load(self.saved)
         state.load(self.saved)
         self.restore_random()
         if self.saved.earlier:
@@ -231,8 +242,13 @@ class Checkpoints(Watch):
         layers = self._state.layers
         masks = {_MASK + layer.name: layer.mask for layer in layers}
         masks |= {_EARLIER + layer.name: mask for layer, mask in zip(layers, self.turnover.before, strict=False)}
+        selected = self._selected
+        if selected is not None:
+            masks |= {_BEST + name: mask for name, mask in selected.masks.items()}
         packed, shapes = pack(masks)
         tensors = {**packed, **self._state.tensors(), **states}
+        if selected is not None:
+            tensors |= {_BEST_TENSOR + name: tensor.contiguous() for name, tensor in selected.tensors.items()}
         write_described(self.folder / name, tensors, {**self._about(position), "shapes": shapes})
         better = self._betters(position)
         if better is not None:
@@ -250,6 +266,7 @@ class Checkpoints(Watch):
 
     def _about(self, position: Position) -> dict[str, Any]:
         _, inner, gauss = random.getstate()
+        best = self._selected.about() if self._selected is not None else None
         legacy = numpy_state()
         return {
             "format": FORMAT,
@@ -269,6 +286,7 @@ class Checkpoints(Watch):
             "python_random": inner,
             "python_gauss": gauss,
             "numpy_random": [int(legacy[2]), int(legacy[3]), float(legacy[4])],
+            **({"best": best.model_dump()} if best is not None else {}),
         }
 
     def _interrupted(self, position: Position) -> Interrupted:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from pruners.base import Pruner
+    from smpcli.training.best import Best
 
 FULL = 1.0
 
@@ -86,12 +87,13 @@ class Watch:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished training says about itself."""
+    """What a finished training says about itself. best: what dev chose, where it was asked to."""
 
     evaluation: Evaluation
     history: list[tuple[int, dict[str, float]]]
     seconds: float
     loss: float
+    best: Best | None = None
 
 
 def train(
@@ -113,11 +115,13 @@ def train(
     precision: str,
     accelerator: Accelerator,
     watch: Watch | None = None,
+    best: Best | None = None,
 ) -> Summary:
     """Train for `steps` steps and leave the model pruned to `final_density`.
 
     layers are empty for a method that doesn't prune; `weights` are the trained weights beside the scores.
     evaluate_after: numbers of done steps (below `steps`) after which to evaluate; the end is always evaluated.
+    best: end as the model of the best evaluation at the final density; None: as the last.
     Raises TrainingDiverged when the loss, the gradient or a score is NaN or infinite.
     """
     watch = watch or Watch()
@@ -135,12 +139,18 @@ def train(
     def finish_step(done: int, density: float) -> None:
         metrics: dict[str, float] = {}
         if done in evaluate_after:
+            candidate = best if _is_final(density, final_density) or not layers else None
+            if candidate is not None and layers:
+                # As at the end: masks of the scores after the step. The schedule is asked, as in every step.
+                _refresh(pruner, layers, pruner.density((done - 1) / steps, final_density), done - 1)
             # W' is that of before the optimiser's step, or holds drawn gates, in the step's precision.
             for layer in layers:
                 layer.set_mask(layer.mask)
             with watch.evaluating(position(done, density, evaluated=False)):
                 metrics = evaluate().metrics
             history.append((done, metrics))
+            if candidate is not None:
+                candidate.offer(done, metrics)
         on_step(Step(done, steps, density, loss_value, metrics))
         watch.after_step(position(done, density))
 
@@ -175,9 +185,18 @@ def train(
     with watch.evaluating(position(steps, final_density if layers else FULL, evaluated=False)):
         evaluation = evaluate()
     history.append((steps, evaluation.metrics))
-    seconds = time.perf_counter() - started
     on_step(Step(steps, steps, final_density if layers else FULL, loss_value, evaluation.metrics))
-    return Summary(evaluation, history, seconds, loss_value)
+    if best is not None:
+        best.offer(steps, evaluation.metrics)
+        if best.step != steps:
+            best.put_back()
+            evaluation = evaluate()
+    return Summary(evaluation, history, time.perf_counter() - started, loss_value, best)
+
+
+def _is_final(density: float, final: float) -> bool:
+    """Whether a mask of this density keeps as many weights as the finished one (`kept_weights` rounds alike)."""
+    return round(density, 12) == round(final, 12)
 
 
 def _backward(

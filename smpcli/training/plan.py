@@ -69,14 +69,17 @@ def step_counter() -> Callable[[Settings], int | None]:
     return count
 
 
-def disk_need(trained: int, kept_values: int, prunable: int, checkpoint_every: int | str) -> int:
+def disk_need(
+    trained: int, kept_values: int, prunable: int, checkpoint_every: int | str, select_best: bool = False
+) -> int:
     """Bytes that a run takes at most while it goes on.
 
     trained: numbers that are trained, scores and all; kept_values: trained weights that the result holds. A
-    checkpoint has each trained number with AdamW's two moments, and two sets of masks; at a time there are the best,
-    the last, and the one being written.
+    checkpoint has each trained number with AdamW's two moments, and two sets of masks, and with `select_best` the
+    best model, too; at a time there are the best, the last, and the one being written.
     """
     checkpoint = 3 * FLOAT * trained + 2 * prunable // 8
+    checkpoint += FLOAT * kept_values + prunable // 8 if select_best else 0
     return checkpoint * (3 if checkpoint_every != 0 else 2) + FLOAT * kept_values + prunable // 8 + 2**20
 
 
@@ -214,7 +217,9 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
         memory += FLOAT * prunable if pruner.trains_weights else 0
     memory += _activations(settings, config)
     weights = total if pruner.trains_weights else 0
-    disk = disk_need(trained + scores, weights, prunable, settings.checkpoint_every)
+    best = settings.select == "best"
+    memory += FLOAT * weights + prunable if best else 0
+    disk = disk_need(trained + scores, weights, prunable, settings.checkpoint_every, best)
     return dict(zip(names, (total, prunable, kept, trained, scores, memory, disk), strict=True))
 
 

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from smpcli.errors import UserError
+
+if TYPE_CHECKING:
+    from smpcli.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Released:
-    """kept of prunable weights remain."""
+    """kept of prunable weights remain; words: those that stood for the task's outputs, by name."""
 
     path: Path
     metrics: dict[str, float]
     kept: int
     prunable: int
+    words: dict[str, str]
 
 
-def evaluate_mask(file: Path, model: str, task: str, data_dir: Path | None = None, device: str = "auto") -> Released:
+def evaluate_mask(
+    file: Path,
+    model: str,
+    task: str,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    words: Literal["task", "released"] | None = None,
+) -> Released:
     """The task's dev metrics of a base model pruned by an .npy mask.
 
-    The mask's size is checked against the model's configuration before data or weights are loaded. Raises UserError.
+    words: the task's own label words, or those that the authors' files were trained with; a mask doesn't say, so
+    where they differ it must be told. The mask's size is checked against the model's configuration before data or
+    weights are loaded. Raises UserError.
     """
     from smpcli.settings import resolve
 
@@ -39,8 +54,7 @@ def evaluate_mask(file: Path, model: str, task: str, data_dir: Path | None = Non
     from smpcli.training.encoding import encode_rows
     from smpcli.training.evaluate import evaluate
 
-    if not settings.task.words:
-        raise UserError(f"task '{settings.task.name}' names no label words, and a mask alone is read by them")
+    settings = dataclasses.replace(settings, task=_with_words(settings.task, words))
     config = load_config(settings.model)
     matrices = find_prunable(outline(settings.run, settings.task, config), config)
     masks = read_npy(file, {matrix.name: tuple(matrix.module.weight.shape) for matrix in matrices})
@@ -53,4 +67,26 @@ def evaluate_mask(file: Path, model: str, task: str, data_dir: Path | None = Non
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
     found = evaluate(pruned.to(where).eval(), dev, settings.task.metrics, regression, torch.device(where))
     kept = sum(int(mask.sum()) for mask in masks.values())
-    return Released(file, found.metrics, kept, sum(mask.numel() for mask in masks.values()))
+    prunable = sum(mask.numel() for mask in masks.values())
+    named = {name: settings.task.words[name] for name in settings.task.outputs}
+    return Released(file, found.metrics, kept, prunable, named)
+
+
+def _with_words(task: Task, which: Literal["task", "released"] | None) -> Task:
+    """The task with the label words that the mask is read by. Raises UserError where it has none, or that is open."""
+    if not task.words:
+        raise UserError(f"task '{task.name}' names no label words, and a mask alone is read by them")
+    if which == "released":
+        if not task.released_words:
+            raise UserError(
+                f"task '{task.name}' names no words of released masks: leave --words out for its own, or add "
+                "`released_words:` to it"
+            )
+        return task.model_copy(update={"words": task.released_words})
+    if which is None and task.released_words not in ({}, task.words):
+        theirs = ", ".join(f"{name} = {task.released_words[name]}" for name in task.outputs)
+        raise UserError(
+            f"the authors' masks for '{task.name}' were trained with other label words ({theirs}): "
+            "add --words released for a file of theirs, --words task for an export of yours"
+        )
+    return task

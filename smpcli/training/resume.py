@@ -17,6 +17,7 @@ def refuse_others(settings: Settings, output: Path) -> None:
     A run's folder is named by its settings, so that with another seed, say, `--resume` would otherwise begin anew
     without a word. The message lists the differences from the run that has the fewest.
     """
+    from smpcli.settings import deciding
     from smpcli.training.checkpoint import INDEX, setting_differences
     from smpcli.training.device import make_accelerator, resolve_precision
     from smpcli.training.run import run_id
@@ -29,9 +30,9 @@ def refuse_others(settings: Settings, output: Path) -> None:
     found: list[tuple[list[str], Path]] = []
     for index in sorted(output.glob(f"*/checkpoint/{INDEX}")):
         path = index.parent.parent
-        then = _settings(path)
+        then = deciding(_settings(path))
         if then and not (path / "result.json").exists():
-            found.append((setting_differences({key: then.get(key) for key in now}, now), path))
+            found.append((setting_differences(then, now), path))
     if found:
         differences, path = min(found, key=lambda one: len(one[0]))
         raise UserError(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from smpcli.results.rundir import RunDir
     from smpcli.settings import Settings
     from smpcli.tasks.data import TaskData
+    from smpcli.training.best import Best
     from smpcli.training.checkpoint import Identity
     from smpcli.training.loop import Step, Summary
     from smpcli.training.session import Session
@@ -167,6 +168,9 @@ def _carry_out(
         )
         progress.phase("training")
         summary = session.train(on_step, checkpoints)
+        if summary.best is not None:
+            chosen = f"dev chose the model after step {summary.best.step:,} of {session.steps:,}"
+            _note(progress, f"{chosen}, the best of {summary.best.among} evaluations at the final density")
         check_agreement(session.layers, accelerator)
         warnings = _check_masks(session)
         progress.phase("saving")
@@ -219,7 +223,9 @@ def _check_disk(session: Session, output: Path, progress: RunObserver) -> None:
     trained = sum(weight.numel() for weight in session.weights)
     scores = sum(part.numel() for layer in session.layers for part in layer.score_parameters())
     weights = trained if session.pruner.trains_weights else 0
-    need = disk_need(trained + scores, weights, session.prunable, session.settings.checkpoint_every)
+    settings = session.settings
+    best = settings.select == "best"
+    need = disk_need(trained + scores, weights, session.prunable, settings.checkpoint_every, best)
     place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free < need:
@@ -324,7 +330,7 @@ def _result(
         },
         "task_bytes": _task_bytes(session, files),
         "files": files,
-        "method": {"report": session.pruner.report(session.layers)},
+        "method": {"report": summary.best.report if summary.best else session.pruner.report(session.layers)},
         "data": {
             "digest": data.digest,
             "origin": data.origin,
@@ -333,13 +339,19 @@ def _result(
             "dev_digests": data.dev_digests,
             "files": files_read,
         },
-        "model": {"name": settings.model, "digest": session.base_digest, "head": session.model.head},
+        "model": {
+            "name": settings.model,
+            "digest": session.base_digest,
+            "head": session.model.head,
+            **({"words": settings.task.words} if session.model.head == "words" else {}),
+        },
         "training": {
             "steps": session.steps,
             "batch_size": settings.batch_size,
             "seconds_per_step": summary.seconds / session.steps,
             "metric_history": [[step, found[metric]] for step, found in summary.history],
             **({"teacher": session.teacher} if session.teacher else {}),
+            **({"selected": _selected(summary.best, metric)} if summary.best else {}),
         },
         "environment": {
             **environment(str(session.accelerator.device)),
@@ -347,6 +359,11 @@ def _result(
         },
         "warnings": warnings,
     }
+
+
+def _selected(best: Best, metric: str) -> dict[str, Any]:
+    """That dev chose the model, which one, and among how many."""
+    return {"step": best.step, "on": "dev", "metric": metric, "among": best.among}
 
 
 def _task_bytes(session: Session, files: dict[str, int]) -> int:

@@ -21,6 +21,7 @@ from smpcli.modeling.heads import TaskModel, set_prototypes
 from smpcli.modeling.layers import masked_layers, positions
 from smpcli.modeling.spans import SpanModel, set_span_prototypes
 from smpcli.training.batches import Encoded, chunks, tokens_together, training_loader, training_order
+from smpcli.training.best import Best
 from smpcli.training.distillation import distil
 from smpcli.training.encoding import encode_rows
 from smpcli.training.evaluate import Evaluation, evaluate
@@ -87,8 +88,10 @@ class Session:
         """
         settings, accelerator = self.settings, self.accelerator
         optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, self.steps)
+        state = self.state(optimizer, scheduler)
+        best = Best(state, self.pruner, settings.task.metric) if settings.select == "best" else None
         if checkpoints is not None:
-            checkpoints.attach(self.state(optimizer, scheduler))
+            checkpoints.attach(state, best)
         done = checkpoints.start.step if checkpoints is not None else 0
         part, parts = accelerator.process_index, accelerator.num_processes
         order = training_order(settings, self.train_set, done)
@@ -98,7 +101,7 @@ class Session:
         # The loader has divided the batches itself; Accelerate would make them more, not smaller.
         batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True)
         try:
-            return self._train(model, optimizer, scheduler, batches, on_step, checkpoints)
+            return self._train(model, optimizer, scheduler, batches, on_step, checkpoints, best)
         except TrainingDiverged as error:
             raise TrainingDiverged(error.step, error.reason, _where(order.batch(error.step), checkpoints)) from None
 
@@ -110,6 +113,7 @@ class Session:
         batches: Any,
         on_step: Callable[[Step], None],
         checkpoints: Checkpoints | None,
+        best: Best | None,
     ) -> Summary:
         settings, accelerator = self.settings, self.accelerator
         return train(
@@ -131,6 +135,7 @@ class Session:
             precision=settings.precision,
             accelerator=accelerator,
             watch=checkpoints,
+            best=best,
         )
 
 

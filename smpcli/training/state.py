@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+class BestAbout(BaseModel):
+    """What a checkpoint says of the best model so far (`select: best`); `training.best.Best` explains it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    step: int = Field(ge=1)
+    among: int = Field(ge=1)
+    value: float
+    report: dict[str, float]
+
+
 class About(BaseModel):
     """What a checkpoint says beside its tensors.
 
@@ -47,17 +58,21 @@ class About(BaseModel):
     python_random: list[int] = Field(min_length=625, max_length=625)
     python_gauss: float | None
     numpy_random: tuple[int, int, float]
+    best: BestAbout | None = None
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that was read, not yet believed. earlier: the masks of the last evaluation, if there was one."""
+    """A checkpoint that was read, not yet believed. earlier: the masks of the last evaluation, if there was one;
+    best_masks, best_tensors: the best model so far, where the run is to end as that."""
 
     path: Path
     about: About
     masks: dict[str, Tensor]
     earlier: dict[str, Tensor]
     tensors: dict[str, Tensor]
+    best_masks: dict[str, Tensor]
+    best_tensors: dict[str, Tensor]
 
     @property
     def start(self) -> Position:
@@ -76,13 +91,17 @@ class State:
     scheduler: Any
     device: torch.device
 
-    def trained(self) -> dict[str, Tensor]:
-        """Weights and scores, by names that hold for the same run in another process."""
+    def weights(self) -> dict[str, Tensor]:
+        """Trained weights and the head, by names that hold for the same run in another process."""
         found = {f"model.{name}": tensor for name, tensor in self.parameters.items()}
+        trained = [layer for layer in self.layers if isinstance(layer.weight, nn.Parameter)]
+        return found | {f"layer.{layer.name}.weight": layer.weight for layer in trained}
+
+    def trained(self) -> dict[str, Tensor]:
+        """The same and scores."""
+        found = self.weights()
         for layer in self.layers:
             parts = {"scores": layer.scores, "row": layer.row, "column": layer.column}
-            if isinstance(layer.weight, nn.Parameter):
-                parts["weight"] = layer.weight
             found |= {f"layer.{layer.name}.{part}": tensor for part, tensor in parts.items() if tensor is not None}
         return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from commandline import PRUNABLE, Smp, result_of
 from test_workflow import packed_masks
 
@@ -46,6 +47,39 @@ def test_trained_weights_are_no_mask(smp: Smp, dense: Path, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_a_mask_trained_with_the_release_s_words_is_read_by_them(
+    smp: Smp, worded: Path, mask: Path, pico: Callable[[str], Path], sentiment: Any, tmp_path: Path
+) -> None:
+    """As MNLI: the authors' mask was trained with other words for the labels than the task's."""
+    own = yaml.safe_load(sentiment.words.read_text())
+    own["source"]["file"] = str(sentiment.words.parent / own["source"]["file"])
+    names = list(own["words"])
+    swapped = dict(zip(names, [own["words"][name] for name in reversed(names)], strict=True))
+    task = tmp_path / "task.yaml"
+    task.write_text(yaml.safe_dump({**own, "words": swapped, "released_words": own["words"]}))
+    ask = ["eval", "--mask", mask, "--model", pico("bert-mlm"), "--task", task]
+    refused = smp(*ask)
+    assert refused.code == 2 and "--words released" in refused.err and "--words task" in refused.err
+    assert f"{names[0]} = {own['words'][names[0]]}" in refused.err and len(refused.err.splitlines()) == 1
+    trained = result_of(worded)["metrics"]["accuracy"]
+    assert smp(*ask, "--words", "released", "--json").json["metrics"]["accuracy"] == trained != 0.5
+    # Two labels: each answer by the task's own words is the other one.
+    shown = smp(*ask, "--words", "task", "--json").json
+    assert shown["metrics"]["accuracy"] == pytest.approx(1 - trained) and shown["words"] == swapped
+    assert f"{names[0]} = {own['words'][names[0]]}" in smp(*ask, "--words", "released").ok().err
+    none = smp("eval", "--mask", mask, "--model", pico("bert-mlm"), "--task", sentiment.words, "--words", "released")
+    assert none.code == 2 and "names no words of released masks" in none.err
+
+
+def test_mnli_s_released_words() -> None:
+    from smpcli.tasks.task import find_task
+
+    # Labels in the teacher's order (contradiction, entailment, neutral), words in the task's (Yes, Maybe, No).
+    assert find_task("mnli").released_words == {"entailment": "Maybe", "neutral": "No", "contradiction": "Yes"}
+    for name in ("qqp", "squad"):
+        assert find_task(name).released_words == find_task(name).words
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -53,6 +87,8 @@ def test_trained_weights_are_no_mask(smp: Smp, dense: Path, tmp_path: Path) -> N
         ("{run} --mask {mask}", "one of the two"),
         ("--mask {mask}", "--task"),
         ("{run} --task sst2", "go with --mask"),
+        ("{run} --words task", "go with --mask"),
+        ("--mask {mask} --task mnli --model {model}", "add --words released"),
         ("--mask {mask} --task {words} --model {other}", "prunable weights take"),
         ("--mask {mask} --task {words} --model {bare}", "no trained language-model head"),
         ("--mask {mask} --task {csv} --model {model}", "names no label words"),

@@ -108,14 +108,14 @@ def test_exports_answer_as_the_run_did(
         weights = load_file(tmp_path / head / "model.safetensors")
         assert ("qa_outputs.weight" in weights) == (head != "words")
         config = json.loads((tmp_path / head / "config.json").read_text(encoding="utf-8"))
-        assert config.get("smp_label_words") == ({"start": "No", "end": "Yes"} if head == "words" else None)
+        assert config.get("smp_label_words") == ({"start": "Yes", "end": "No"} if head == "words" else None)
         vocabulary = json.loads((tmp_path / head / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
         tasks[head] = {
             "class": "AutoModelForMaskedLM" if head == "words" else "AutoModelForQuestionAnswering",
             "folder": str(tmp_path / head),
             "question": chosen["qas"][0]["question"],
             "context": chosen["context"],
-            "words": [vocabulary["No"], vocabulary["Yes"]] if head == "words" else None,
+            "words": [vocabulary["Yes"], vocabulary["No"]] if head == "words" else None,
         }
         answers[head] = predicted[chosen["qas"][0]["id"]]
         for path in (run, tmp_path / head, tmp_path / f"{head}.smpmask"):

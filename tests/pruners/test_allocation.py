@@ -84,6 +84,8 @@ def test_round_to_total_of_known_cases() -> None:
     assert round_to_total([1.5, 1.5, 1.0], [5, 5, 5], 4) == [2, 1, 1]
     assert round_to_total([0.2, 0.9, 0.9], [5, 5, 5], 2) == [0, 1, 1]
     assert round_to_total([2.0, 9.0], [5, 4], 7) == [3, 4]
+    # A last digit below nothing.
+    assert round_to_total([-1e-12, 2.0, 1.0], [5, 4, 4], 2) == [0, 1, 1]
 
 
 @pytest.mark.parametrize("total", [-1, 10])
@@ -119,13 +121,15 @@ def smp_s_shares(
     importance: Sequence[float], kinds: Sequence[str], sizes: Sequence[int], kept: int
 ) -> list[Fraction]:
     """Eq. 4 in exact arithmetic; of the layers above density 1 the fullest is clamped, one at a time, and what it
-    can't hold goes to the others of its kind by the same proportion."""
+    can't hold goes to the others of its kind by the same proportion, or where all of those are 0 by their sizes."""
     r = [Fraction(value) for value in importance]
     shares = [Fraction(0)] * len(sizes)
     for kind in sorted(set(kinds)):
         members = [i for i in range(len(sizes)) if kinds[i] == kind]
         budget = Fraction(kept, sum(sizes)) * sum(sizes[i] for i in members)
         while members:
+            if not any(r[i] for i in members):
+                r = [Fraction(1) if i in members else value for i, value in enumerate(r)]
             scale = budget / sum(r[i] * sizes[i] for i in members)
             fullest = max(members, key=lambda i: r[i])
             if r[fullest] * scale <= 1:
@@ -147,7 +151,9 @@ def stacks(draw: st.DrawFn) -> tuple[list[float], list[str], list[int], int]:
     odd = draw(st.booleans())
     kinds = names * depth
     sizes = [draw(st.integers(1, 400)) if odd else sizes_of[kind] for kind in kinds]
-    importance = [draw(st.floats(1e-4, 1)) for _ in kinds]
+    # Means of sigmoids: usual ones, and what is left of them where they underflow.
+    value = st.one_of(st.floats(1e-4, 1), st.sampled_from([0.0, 5e-324, 1e-320, 3e-310, 1e-45]))
+    importance = [draw(value) for _ in kinds]
     return importance, kinds, sizes, draw(st.integers(0, sum(sizes)))
 
 
@@ -189,6 +195,44 @@ def test_smp_s_clamps_and_hands_on_the_surplus_by_hand() -> None:
     assert proportional_counts([0.6, 0.3, 0.1], ["query"] * 3, [100] * 3, 240) == [100, 100, 40]
     # One clamp only: 152 / 100 * (0.8, 0.15, 0.05) = 1.216, …; 52 left by 3 to 1.
     assert proportional_counts([0.8, 0.15, 0.05], ["query"] * 3, [100] * 3, 152) == [100, 39, 13]
+
+
+def test_a_kind_that_underflowed_leaves_the_others_alone_by_hand() -> None:
+    # v = 0.5. "A" is all 0: equal parts, 5 and 5. "B": 10 by 9 to 1.
+    assert proportional_counts([0, 0, 0.9, 0.1], list("AABB"), [10] * 4, 20) == [5, 5, 9, 1]
+    assert proportional_counts([0.9, 0.1, 0, 0], list("BBAA"), [10] * 4, 20) == [9, 1, 5, 5]
+    # v = 0.6, 12 a kind. "A": the first is full, so the 2 that are left go to the other, whose 0 is all there is.
+    # "B": 12 by 7 to 3 is 8.4 and 3.6.
+    assert proportional_counts([0.5, 0, 0.7, 0.3], list("AABB"), [10] * 4, 24) == [10, 2, 8, 4]
+    # Of a kind with 0 and more than 0, the 0 gets nothing while the other has room.
+    assert proportional_counts([0.5, 0, 0.7, 0.3], list("AABB"), [10] * 4, 8) == [4, 0, 3, 1]
+
+
+@pytest.mark.parametrize("unit", [5e-324, 1e-320, 1e-310, 1e-200, 1.0, 1e300])
+def test_smp_s_counts_by_proportion_whatever_the_unit(unit: float) -> None:
+    # 1 : 3 of 400, then clamped at 1,000 with 700 left.
+    assert proportional_counts([unit, 3 * unit], "AA", [1000] * 2, 400) == [100, 300]
+    assert proportional_counts([unit, 3 * unit], "AA", [1000] * 2, 1700) == [700, 1000]
+
+
+def test_the_last_layers_of_a_full_kind_count_by_their_own_unit() -> None:
+    # The first is full; 700 are left for 1 : 2, a hundred powers of ten below it.
+    assert proportional_counts([1.0, 5e-324, 1e-323], "AAA", [1000] * 3, 1700) == [1000, 233, 467]
+
+
+def test_scores_that_underflow_in_one_type_spoil_no_other() -> None:
+    from pruners.masking import MaskedLayer, refresh
+    from pruners.smp import SMP, SMPSettings
+
+    layers = []
+    for kind, level in (("query", -200.0), ("query", -300.0), ("key", 2.0), ("key", -2.0)):
+        layer = MaskedLayer(f"{len(layers)}.{kind}", kind, torch.nn.Linear(10, 10))
+        layer.learn_scores(torch.full((10, 10), level), False)
+        layers.append(layer)
+    refresh(SMP(SMPSettings(init="zero", factored=False, structure=1.0)), layers, 0.5)
+    # 100 of "key" by sigmoid(2) to sigmoid(-2), which add up to 1: 88.08 and 11.92.
+    first = 100 / (1 + math.exp(-2))
+    assert [int(layer.mask.sum()) for layer in layers] == [50, 50, round(first), round(100 - first)]
 
 
 # -- one top-k over all matrices -------------------------------------------------------------------------

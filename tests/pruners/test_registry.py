@@ -141,6 +141,101 @@ def test_the_class_must_bear_the_name_of_its_entry_point(install: Install) -> No
         registry.load("keep")
 
 
+HEAD = """
+from dataclasses import dataclass
+import torch
+from pruners import Pruner, PrunerSettings, ScoredPruner, ScoredSettings, setting
+
+"""
+# A method that learns scores, as far as the parts that are put in are right.
+LEARNS = (
+    HEAD
+    + '''
+@dataclass
+class KeepSettings({base}):
+    {setting}
+
+class Keep(Pruner):
+    """Learns."""
+
+    name = "keep"
+    title = "Keep"
+    {trains} = True
+    Settings = KeepSettings
+
+    def {start}(self, layer, statistics):
+        return torch.zeros_like(layer.weight)
+'''
+)
+RIGHT = {
+    "base": "PrunerSettings",
+    "setting": 'scores_lr: float = setting(1e-2, "rate", 0)',
+    "trains": "trains_scores",
+    "start": "start",
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"setting": "pass"}, r"have no scores_lr.* from pruners\.ScoredSettings, or add scores_lr: float = "),
+        ({"setting": 'score_lr: float = setting(1e-2, "rate", 0)'}, "has score_lr, .*did you mean scores_lr"),
+        ({"setting": "scores_lr = 1e-2"}, None),
+        ({"base": "ScoredSettings", "setting": "scores_lr = 1e-2"}, "sets scores_lr .*without a type"),
+        ({"base": "ScoredSettings", "setting": "weight_lr: float = 1.0"}, "has weight_lr, .*did you mean weights_lr"),
+        ({"trains": "train_scores"}, "has train_scores, .*did you mean trains_scores"),
+        ({"trains": "trains_weights"}, r"has a start\(\), which is never asked: add trains_scores = True"),
+        ({"start": "strat"}, "has strat, .*did you mean start"),
+        ({"start": "begin"}, r"has no start\(\)"),
+    ],
+)
+def test_what_a_plugin_says_in_vain_is_said(install: Install, wrong: dict[str, str], reason: str | None) -> None:
+    install("smp-keep", "1.0", "keep_pruner", LEARNS.format(**{**RIGHT, **wrong}), {"keep": "keep_pruner:Keep"})
+    if reason is None:
+        # A plain class attribute is read like a field, only that nobody can set it.
+        assert registry.load("keep").Settings().scores_lr == 1e-2
+        return
+    with pytest.raises(PrunerError, match=reason) as caught:
+        registry.load("keep")
+    assert "method 'keep' of package smp-keep 1.0" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_settings_without_dataclass_are_refused(install: Install) -> None:
+    code = LEARNS.format(**RIGHT).replace("@dataclass\n", "")
+    install("smp-keep", "1.0", "keep_pruner", code, {"keep": "keep_pruner:Keep"})
+    with pytest.raises(PrunerError, match="put @dataclass above KeepSettings"):
+        registry.load("keep")
+
+
+def test_helpers_that_a_plugin_uses_itself_are_its_own_business(install: Install) -> None:
+    """Names near ours, but read: `scores`, `state`, a setting `beta3`; and what is right is taken."""
+    code = HEAD + '''
+@dataclass
+class KeepSettings(ScoredSettings):
+    beta3: float = setting(0.5, "third", 0)
+
+class Keep(ScoredPruner):
+    """Learns."""
+
+    name = "keep"
+    title = "Keep"
+    Settings = KeepSettings
+    settings: KeepSettings
+    state = 0
+
+    def scores(self, layer):
+        return self.settings.beta3 * layer.score() + self.state
+
+    def score(self, layer):
+        return self.scores(layer)
+'''
+    install("smp-keep", "1.0", "keep_pruner", code, {"keep": "keep_pruner:Keep"})
+    assert registry.load("keep").trains_scores
+    install("smp-other", "1.0", "other_pruner", LEARNS.format(**RIGHT), {"other": "other_pruner:Keep"})
+    with pytest.raises(PrunerError, match="calls itself 'keep'"):
+        registry.load("other")
+
+
 @pytest.mark.parametrize("code", ["Bad = 3", "class Bad: name = 'bad'", "def Bad(): pass"])
 def test_what_is_no_pruner_is_refused(install: Install, code: str) -> None:
     install("smp-bad", "1.0", "bad_pruner", code, {"bad": "bad_pruner:Bad"})

@@ -76,6 +76,33 @@ def test_cubic_rise_at_points(progress: float, expected: float) -> None:
     assert cubic_rise(progress, 400) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "weights"),
+    [
+        # 8 (1 - (1 - x)^3) at t = 0, 1/4, 1/2, 3/4, 1.
+        (0.0, 1.0, [0, 4.625, 7, 7.875, 8]),
+        (0.0, 0.5, [0, 7, 8, 8, 8]),
+        (0.25, 0.75, [0, 0, 7, 8, 8]),
+        # Constant from the start; a step.
+        (0.0, 0.0, [8, 8, 8, 8, 8]),
+        (0.5, 0.5, [0, 0, 8, 8, 8]),
+    ],
+)
+def test_a_penalty_that_rises_between_two_points(start: float, end: float, weights: list[float]) -> None:
+    points = [0, 0.25, 0.5, 0.75, 1]
+    assert [cubic_rise(t, 8, start, end) for t in points] == pytest.approx(weights, abs=1e-12)
+    pruner = ScoredPruner(ScoredSettings(penalty=8, penalty_start=start, penalty_end=end))
+    assert [pruner.penalty_weight(t) for t in points] == pytest.approx(weights, abs=1e-12)
+
+
+def test_a_penalty_can_t_end_before_it_starts() -> None:
+    with pytest.raises(ValueError, match=r"penalty_start \(0.7\) must not exceed penalty_end \(0.6\)"):
+        ScoredSettings(penalty_start=0.7, penalty_end=0.6)
+    # The settings of the base class are still checked.
+    with pytest.raises(ValueError, match="ramp_start"):
+        ScoredSettings(ramp_start=0.7)
+
+
 def test_a_method_follows_its_settings() -> None:
     linear = Pruner(PrunerSettings(schedule="linear", ramp_start=0.0, ramp_end=0.8))
     assert linear.density(0.4, 0.1) == pytest.approx(0.55)

@@ -110,6 +110,95 @@ def test_drawn_gates_a_teacher_and_spans_resume_to_the_same_bytes(
         assert left_by(tmp_path / f"broken{step}") == left_by(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("method", ["smp", "movement", "l0", "dense"])
+def test_a_run_that_ends_as_its_best_resumes_to_the_same_bytes(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    found = session.evaluate
+
+    def by_chance(model: Any, *args: Any) -> Any:
+        # A function of the model's numbers alone, without any trend.
+        made = found(model, *args)
+        state = model.backbone.state_dict().values()
+        value = sum(float(tensor.double().abs().sum()) for tensor in state) * 1e4 % 1
+        return type(made)({"accuracy": value, "macro_f1": 0.0}, made.predictions)
+
+    monkeypatch.setattr(session, "evaluate", by_chance)
+    given: dict[str, Any] = {"method": method, "select": "best", "ramp_end": 0.2, "evaluations": 6}
+    best = run(tmp_path / "whole", **given).result.training.selected
+    assert best.among > 3
+    whole = left_by(tmp_path / "whole")
+    # Around the best one, and before and after other evaluations; every second time without a checkpoint before.
+    for step in sorted({best.step, best.step + 1, 5, 8, 11, 12} & set(range(1, STEPS + 1))):
+        output = tmp_path / f"broken{step}"
+        with pytest.raises(Broken):
+            run(output, progress=Watcher(step, break_off), **given)
+        run(output, resume=True, **given)
+        assert left_by(output) == whole, step
+
+
+@pytest.mark.parametrize("calls", [2, 3, 4])
+def test_a_signal_in_any_evaluation_of_a_run_that_ends_as_its_best(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    given: dict[str, Any] = {"select": "best", "ramp_end": 0.2, "checkpoint_every": 0}
+    found, values = session.evaluate, {4: 0.8, 8: 0.7, 12: 0.6}
+    count = 0
+
+    def scripted(model: Any, *args: Any) -> Any:
+        nonlocal count
+        count += 1
+        made = found(model, *args)
+        if count == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        # Of the fourth: that of the model that was put back.
+        return type(made)({"accuracy": [0.8, 0.7, 0.6, 0.8][count - 1], "macro_f1": 0.0}, made.predictions)
+
+    monkeypatch.setattr(session, "evaluate", scripted)
+    stop = 0
+    run(tmp_path / "whole", **given)
+    count, stop = 0, calls
+    with pytest.raises(Interrupted) as caught:
+        run(tmp_path / "a", **given)
+    if calls == 4:
+        assert "not before the run was finished" in str(caught.value)
+    else:
+        assert f"after step {sorted(values)[calls - 1]}" in str(caught.value)
+        count, stop = calls - 1, 0
+        run(tmp_path / "a", resume=True, **given)
+    assert left_by(tmp_path / "a") == left_by(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", ["best.layer", "best:", "step"])
+def test_a_strangers_best_model_is_refused(run: Any, tmp_path: Path, damage: str) -> None:
+    from safetensors.torch import save_file
+
+    given: dict[str, Any] = {"select": "best", "ramp_end": 0.2}
+    with pytest.raises(Broken):
+        run(tmp_path, progress=Watcher(7, break_off), **given)
+    folder = only(tmp_path) / "checkpoint"
+    file = folder / json.loads((folder / "index.json").read_text())["last"]
+    with safe_open(file, framework="pt") as opened:
+        about, tensors = opened.metadata()["smp"], {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    names = [name for name in tensors if name.startswith(damage)]
+    if damage == "best.layer":
+        tensors[names[0]] = torch.zeros(7)
+    elif damage == "best:":
+        content = json.loads(about)
+        del tensors[names[0]], content["shapes"][names[0]]
+        about = json.dumps(content)
+    else:
+        content = json.loads(about)
+        assert content["best"]["step"] == 4
+        content["best"]["step"] = 0
+        about = json.dumps(content)
+    save_file(tensors, file, {"smp": about})
+    # The other checkpoint is as damaged.
+    (folder / "index.json").write_text(json.dumps({"last": file.name, "best": None, "metric": None}))
+    with pytest.raises(UserError, match="damaged checkpoint"):
+        run(tmp_path, resume=True, **given)
+
+
 def test_the_best_and_the_last_are_kept(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0.9] * 6 + [0.7, 0.8, 0.6])
     found = session.evaluate

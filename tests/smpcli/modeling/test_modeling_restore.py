@@ -173,3 +173,36 @@ def test_other_data_are_refused(finished: MakeRun, sentiment: Any, tmp_path: Pat
     run = copied(finished("smp"), tmp_path, sentiment.csv, data)
     with pytest.raises(UserError, match="the data of 'sentiment'"):
         evaluate(run)
+
+
+@pytest.mark.parametrize("kind", ["classification", "span"])
+def test_a_run_is_read_by_the_words_that_it_was_trained_with(
+    pico: Any, sentiment: Any, quiz: Path, tmp_path: Path, kind: str
+) -> None:
+    """The task's words may change later, as SQuAD's have: what a run says must not change with them."""
+    first, second = ("terrible", "great") if kind == "classification" else ("No", "Yes")
+    task = tmp_path / "task.yaml"
+
+    def write(one: str, other: str) -> None:
+        if kind == "classification":
+            text = sentiment.words.read_text().replace("file: ", f"file: {sentiment.words.parent}/")
+            assert "{negative: terrible, positive: great}" in text
+            text = text.replace("negative: terrible, positive: great", f"negative: {one}, positive: {other}")
+        else:
+            text = "title: Quiz\nkind: span\ntext: question\npair: context\nlabel: answers\nstride: 8\n"
+            text += f"max_length: 36\nmetrics: [f1, exact_match]\nsource: {{file: {quiz}}}\n"
+            text += f'words: {{start: "{one}", end: "{other}"}}\n'
+        task.write_text(text)
+
+    write(first, second)
+    run = prune(str(task), "smp", 0.5, model=str(pico("bert-mlm")), head="words", max_steps=30, output=tmp_path / "r")
+    outputs = ("negative", "positive") if kind == "classification" else ("start", "end")
+    result = json.loads((run.path / "result.json").read_text())
+    assert result["model"]["words"] == dict(zip(outputs, (first, second), strict=True))
+    write(second, first)
+    assert evaluate(run.path).agrees
+    if kind == "span":
+        # A run from before words were recorded has those of then.
+        del result["model"]["words"]
+        (run.path / "result.json").write_text(json.dumps(result))
+        assert evaluate(run.path).agrees

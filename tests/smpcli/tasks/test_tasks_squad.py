@@ -109,7 +109,7 @@ def test_own_files_with_a_dev_file(tmp_path: Path, original: Path) -> None:
     folder = original / "squad"
     task = find_task(str(folder / "train-v1.1.json"))
     assert (task.kind, task.metrics, task.max_length, task.stride) == ("span", ["f1", "exact_match"], 384, 128)
-    assert (task.outputs, task.words) == (["start", "end"], {"start": "No", "end": "Yes"})
+    assert (task.outputs, task.words) == (["start", "end"], {"start": "Yes", "end": "No"})
     data = load_data(task, None, dev_file=folder / "dev-v1.1.json")
     assert data.digest == load_data(find_task("squad"), original).digest
     with pytest.raises(UserError, match="is the training file too"):

@@ -62,7 +62,7 @@ def test_built_in_tasks() -> None:
         "wnli": ["No", "Yes"],
     }
     assert tasks["mnli"].labels == ["entailment", "neutral", "contradiction"]
-    assert tasks["squad"].words == {"start": "No", "end": "Yes"}
+    assert tasks["squad"].words == {"start": "Yes", "end": "No"}
     assert (tasks["squad"].max_length, tasks["squad"].stride) == (384, 128)
     assert tasks["stsb"].words == {"score": "Yes"}
     assert tasks["rte"].labels == ["entailment", "not_entailment"]
