@@ -249,8 +249,9 @@ def test_an_interrupted_run_is_unfinished_and_can_be_repeated(
     assert done.code == 130 and done.out == ""
     assert done.err.startswith("error: interrupted") and done.err.count("\n") == 1
 
-    compared = smp("compare", tmp_path, "--json").json
-    assert compared["rows"] == []
+    done = smp("compare", tmp_path, "--json")
+    compared = json.loads(done.out)
+    assert done.code == 2 and compared["rows"] == []
     (problem,) = compared["problems"]
     assert "unfinished" in problem["reason"]
     smp(*command).ok()
