@@ -44,10 +44,12 @@ def evaluate(
     assert run is not None
     found = api.evaluate(run, data_dir=data_dir)
     if json:
-        console.data_json({"metrics": found.metrics, "recorded": found.recorded, "agrees": found.agrees})
+        said = {"recorded": found.recorded, "agrees": found.agrees, "warnings": found.warnings}
+        console.data_json({"metrics": found.metrics, **said})
     else:
         for name, value in found.metrics.items():
             console.data(f"{name} {value!r}")
+        _warn(found.warnings, quiet)
         if found.left_out and not quiet:
             console.talk(f"not recomputed, as the folder lacks their dev set: {', '.join(found.left_out)}")
         if found.agrees and not quiet:
@@ -61,11 +63,18 @@ def evaluate(
 def _show_mask(mask: Path, model: str, task: str, data_dir: Path | None, json: bool, quiet: bool) -> int:
     found = api.evaluate_mask(mask, model=model, task=task, data_dir=data_dir)
     if json:
-        console.data_json({"metrics": found.metrics, "kept": found.kept, "prunable": found.prunable})
+        counts = {"kept": found.kept, "prunable": found.prunable}
+        console.data_json({"metrics": found.metrics, **counts, "warnings": found.warnings})
         return 0
     for name, value in found.metrics.items():
         console.data(f"{name} {value!r}")
+    _warn(found.warnings, quiet)
     if not quiet:
         share = found.kept / found.prunable
         console.talk(f"{found.kept:,} of {found.prunable:,} prunable weights remain ({share:.2%})")
     return 0
+
+
+def _warn(warnings: list[str], quiet: bool) -> None:
+    for warning in [] if quiet else warnings:
+        console.talk(f"warning: {warning}")

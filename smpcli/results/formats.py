@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from smpcli.results.compare import Comparison, Row
 from smpcli.results.published import PublishedRow
-from smpcli.results.table import human_bytes, human_count, human_time, plain, published_value, sections
+from smpcli.results.table import (
+    human_bytes,
+    human_count,
+    human_time,
+    one_class_mark,
+    one_class_note,
+    plain,
+    published_value,
+    sections,
+)
 
 FORMATS = ("table", "csv", "json", "markdown", "latex")
 _HEADERS = (
@@ -35,7 +44,8 @@ def to_markdown(comparison: Comparison) -> str:
             lines.append(cells)
         lines += [[_markdown(cell) for cell in _published_cells(row)] for row in others]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        notes = [f"† {_PUBLISHED}: {source}" for source in sorted({row.source for row in others})]
+        notes = one_class_note(rows)
+        notes += [f"† {_PUBLISHED}: {source}" for source in sorted({row.source for row in others})]
         parts.append("\n\n".join([f"**{_markdown(title)}**", table, *map(_markdown, notes)]))
     return "\n\n".join(parts)
 
@@ -56,6 +66,7 @@ def to_latex(comparison: Comparison) -> str:
             lines.append(r"\midrule")
             lines += [f"{' & '.join(_latex(cell) for cell in _published_cells(row))} \\\\" for row in others]
         lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [f"% {note}" for note in one_class_note(rows)]
         lines += [f"% † {_PUBLISHED}: {plain(source)}" for source in sorted({row.source for row in others})]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -72,7 +83,7 @@ def _cells(row: Row) -> list[str]:
         row.method + (f" ({row.settings})" if row.settings else ""),
         f"{row.sparsity * 100:.4g} %",
         f"{row.remaining * 100:.4g} %",
-        f"{row.mean * 100:.2f}".replace("-", "−") + spread,
+        f"{row.mean * 100:.2f}".replace("-", "−") + spread + one_class_mark(row),
         str(row.n),
         "" if dense or row.difference is None else signed(row.difference, 2),
         "" if low is None or high is None else f"{signed(low, 1)} to {signed(high, 1)}",

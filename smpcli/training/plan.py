@@ -126,7 +126,8 @@ def _schedule(settings: Settings, steps: int | None) -> list[tuple[int | None, f
 def _published(settings: Settings) -> list[PublishedRow]:
     from smpcli.results.published import published
 
-    task, model = settings.task.name, settings.model
+    # What --task was given, not the name: a person's own sst2.csv is another task.
+    task, model = settings.run.task, settings.model
     dense = published(task, "dense", model=model)
     if not settings.pruner.prunes:
         return dense

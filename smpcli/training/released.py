@@ -10,12 +10,13 @@ from smpcli.errors import UserError
 
 @dataclass(frozen=True)
 class Released:
-    """kept of prunable weights remain."""
+    """kept of prunable weights remain. warnings: what is odd about the predictions."""
 
     path: Path
     metrics: dict[str, float]
     kept: int
     prunable: int
+    warnings: list[str]
 
 
 def evaluate_mask(file: Path, model: str, task: str, data_dir: Path | None = None, device: str = "auto") -> Released:
@@ -53,4 +54,5 @@ def evaluate_mask(file: Path, model: str, task: str, data_dir: Path | None = Non
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
     found = evaluate(pruned.to(where).eval(), dev, settings.task.metrics, regression, torch.device(where))
     kept = sum(int(mask.sum()) for mask in masks.values())
-    return Released(file, found.metrics, kept, sum(mask.numel() for mask in masks.values()))
+    prunable = sum(mask.numel() for mask in masks.values())
+    return Released(file, found.metrics, kept, prunable, found.warnings(data.labels))

@@ -162,7 +162,7 @@ def _carry_out(
         progress.phase("training")
         summary = session.train(on_step, checkpoints)
         check_agreement(session.layers, accelerator)
-        warnings = _check_masks(session)
+        warnings = _check_masks(session) + summary.evaluation.warnings(data.labels)
         progress.phase("saving")
         if writes:
             _save(session, summary, directory)

@@ -21,7 +21,15 @@ from smpcli.results.figure import lines_of
 from smpcli.results.page import charts
 from smpcli.results.published import PublishedRow
 from smpcli.results.rundir import MASKS, RunDir, RunError
-from smpcli.results.table import human_bytes, human_count, human_time, published_value, sections
+from smpcli.results.table import (
+    human_bytes,
+    human_count,
+    human_time,
+    one_class_mark,
+    one_class_note,
+    published_value,
+    sections,
+)
 
 _HERE = Path(__file__).parent
 
@@ -62,6 +70,7 @@ def contents(comparison: Comparison) -> dict[str, Any]:
             {
                 "title": title,
                 "metric": rows[0].metric,
+                "notes": one_class_note(rows),
                 "rows": [*map(_row, rows), *map(_published, others)],
                 "plot": charts.plot(lines_of(rows, others), rows[0].metric),
             }
@@ -86,7 +95,7 @@ def _row(row: Row) -> dict[str, Any]:
             [row.settings, row.settings],
             [row.sparsity, f"{row.sparsity * 100:.4g} %"],
             [row.remaining, f"{row.remaining * 100:.4g} %"],
-            [row.mean, f"{row.mean * 100:.2f}{spread}"],
+            [row.mean, f"{row.mean * 100:.2f}{spread}{one_class_mark(row)}"],
             [row.n, str(row.n)],
             [None, ""]
             if dense or row.difference is None
