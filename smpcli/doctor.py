@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from smpcli.errors import one_line
+from smpcli.errors import UserError, one_line
 from smpcli.files import expanded
 from smpcli.paths import cache_dir
 
@@ -22,6 +20,10 @@ PACKAGES = (
     "ray tensorboard wandb trackio mlflow"
 ).split()
 ANSWER_SECONDS = 5
+
+
+class NotAskedError(Exception):
+    """Nothing was asked, for the reason that is the message."""
 
 
 def examine() -> dict[str, Any]:
@@ -50,14 +52,15 @@ def _versions() -> dict[str, str | None]:
 def _devices() -> dict[str, Any]:
     import torch
 
-    from smpcli.training.device import make_accelerator, resolve_precision
+    from smpcli.training.device import compute_of, make_accelerator
 
-    device = make_accelerator("auto").device
+    compute = compute_of(make_accelerator("auto"), "auto")
     return {
-        "auto": str(device),
-        "precision": resolve_precision("auto", device),
+        "run": str(compute),
+        "auto": compute.device,
+        "precision": compute.precision,
         "processors": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": compute.threads,
         "cuda": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "mps": torch.backends.mps.is_available(),
     }
@@ -91,46 +94,40 @@ def _short(path: Path) -> str:
         return str(path)
 
 
-def _asked(ask: Callable[[], str | None]) -> dict[str, Any]:
-    """answers: True, False, or None where it wasn't asked; detail: how long it took, or what is wrong."""
+def _asked(ask: Callable[[], str]) -> dict[str, Any]:
+    """answers: True, False, or None where it wasn't asked; detail: how long it took and how, or what is wrong."""
     started = time.monotonic()
     try:
-        skipped = ask()
+        how = ask()
+    except NotAskedError as error:
+        return {"answers": None, "detail": str(error)}
+    except UserError as error:
+        return {"answers": False, "detail": str(error)}
     except Exception as error:  # whatever the network comes up with
         return {"answers": False, "detail": one_line(f"{type(error).__name__}: {error}", 160)}
-    return {"answers": None if skipped else True, "detail": skipped or f"{time.monotonic() - started:.1f} s"}
+    seconds = f"{time.monotonic() - started:.1f} s"
+    return {"answers": True, "detail": f"{seconds}, {how}" if how else seconds}
 
 
-def _ask_hub() -> str | None:
+def _ask_hub() -> str:
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return "not asked: HF_HUB_OFFLINE is set"
+        raise NotAskedError("not asked: HF_HUB_OFFLINE is set")
     with suppress(HTTPError):  # a refusal is an answer
         urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=ANSWER_SECONDS).close()
-    return None
+    return ""
 
 
-def _ask_index() -> str | None:
-    """Through pip, which knows where the index is and how to get there."""
+def _ask_index() -> str:
+    """Through the installer that is here, which knows where the index is and how to get there."""
+    from smpcli.index import NoInstallerError, ask
     from smpcli.tasks.movies import REQUIREMENT
 
-    command = [sys.executable, "-m", "pip", "index", "versions", REQUIREMENT.partition("==")[0]]
-    command += ["--timeout", str(ANSWER_SECONDS), "--retries", "0", "--no-input", "--disable-pip-version-check"]
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=6 * ANSWER_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise OSError(
-            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"pip ended with {done.returncode}"
-        )
-    return None
+    try:
+        return f"through {ask(REQUIREMENT.partition('==')[0], ANSWER_SECONDS)}"
+    except NoInstallerError as error:
+        raise NotAskedError(f"not asked: {error}") from error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from smpcli import api, console
 from smpcli.commands import options
 from smpcli.errors import UserError
+
+if TYPE_CHECKING:
+    from smpcli.results.compare import Comparison
 
 Format = Literal["table", "csv", "json", "markdown", "latex"]
 
@@ -43,7 +46,7 @@ def compare(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option(help="Where the CSV goes.  [default: comparison.csv in the first folder, or beside a run]"),
+        typer.Option(help="Where the CSV goes.  [default: comparison.csv beside the runs of the first folder]"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     quiet: options.Quiet = False,
@@ -63,11 +66,20 @@ def compare(
         sort=sort,
         with_published=published,
     )
-    # Not inside a run's own folder, which holds nothing else.
-    from smpcli.results.rundir import is_run
-
-    target = csv or (paths[0].parent if is_run(paths[0]) else paths[0]) / "comparison.csv"
-    written = [target]
+    if not found.rows:
+        # For a program that reads JSON, the reasons are in there.
+        if json or format == "json":
+            console.data_json(found.to_json())
+        else:
+            _say_left_out(found)
+        filters = " with these filters" if task or method or where or metric else ""
+        left = f", {len(found.problems):,} are left out for the reasons given" if found.problems else ""
+        raise UserError(
+            f"nothing to compare in {', '.join(map(str, paths))}: no finished run{filters}{left}; finish one"
+            f"{' or widen the filters' if filters else ''}"
+        )
+    target = csv or _beside_runs(found, paths[0])
+    written = [target] if target else []
     # What can be refused comes first, so that nothing is half-written.
     if plot:
         found.to_plot(plot)
@@ -75,7 +87,8 @@ def compare(
     if html:
         found.to_html(html)
         written.append(html)
-    found.to_csv(target)
+    if target:
+        found.to_csv(target)
     match "json" if json else format:
         case "json":
             console.data_json(found.to_json())
@@ -89,7 +102,28 @@ def compare(
         case _:
             console.show(found)
     if format != "table":
-        for path, reason in found.problems:
-            console.talk(f"left out: {path}: {reason}")
-    if not quiet:
+        _say_left_out(found)
+    if not quiet and written:
         console.talk(f"written to {', '.join(map(str, written))}")
+    if not quiet and not target:
+        console.talk(f"no CSV is written, as no run lies right in {paths[0]}: --csv FILE says where it goes")
+
+
+def _beside_runs(found: Comparison, first: Path) -> Path | None:
+    """Where the CSV goes without being asked for: among runs, never in one and never in a folder of other things."""
+    from smpcli.results.rundir import is_run
+
+    # Not inside a run's own folder, which holds nothing else.
+    folder = _above(first) if is_run(first) else first
+    places = {_above(Path(run)).resolve() for row in found.rows for run in row.runs}
+    return folder / "comparison.csv" if folder.resolve() in places else None
+
+
+def _above(path: Path) -> Path:
+    """The folder that a folder lies in; "." and ".." have no name to take away."""
+    return path.parent if path.name not in ("", "..") else path.resolve().parent
+
+
+def _say_left_out(found: Comparison) -> None:
+    for path, reason in found.problems:
+        console.talk(f"left out: {path}: {reason}")

@@ -22,8 +22,8 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [(name, version or "not installed") for name, version in found["versions"].items()]
     rows += [
         ("platform", found["platform"]),
-        ("device", f"{devices['auto']}, training in {devices['precision']}"),
-        ("processors", f"{devices['processors']}, {devices['threads']} threads used"),
+        ("a run takes", devices["run"]),
+        ("processors", str(devices["processors"])),
         ("CUDA devices", ", ".join(devices["cuda"]) or "none"),
         ("MPS", "yes" if devices["mps"] else "no"),
         (
@@ -36,6 +36,11 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         for name, cache in caches.items()
     ]
     rows.append(("SMP_DATA_DIR", found["data_dir"] or "not set"))
-    words = {True: "answers", False: "doesn't answer", None: "?"}
-    rows += [(name, f"{words[answer['answers']]} ({answer['detail']})") for name, answer in found["network"].items()]
+    rows += [(name, _answer(**answer)) for name, answer in found["network"].items()]
     return rows
+
+
+def _answer(answers: bool | None, detail: str) -> str:
+    if answers is None:
+        return detail
+    return f"answers ({detail})" if answers else f"doesn't answer ({detail})"

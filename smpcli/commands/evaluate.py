@@ -55,10 +55,12 @@ def evaluate(
     assert run is not None
     found = api.evaluate(run, data_dir=data_dir)
     if json:
-        console.data_json({"metrics": found.metrics, "recorded": found.recorded, "agrees": found.agrees})
+        said = {"recorded": found.recorded, "agrees": found.agrees, "warnings": found.warnings}
+        console.data_json({"metrics": found.metrics, **said})
     else:
         for name, value in found.metrics.items():
             console.data(f"{name} {value!r}")
+        _warn(found.warnings, quiet)
         if found.left_out and not quiet:
             console.talk(f"not recomputed, as the folder lacks their dev set: {', '.join(found.left_out)}")
         if found.agrees and not quiet:
@@ -71,13 +73,19 @@ def evaluate(
 
 def _show_mask(found: Released, json: bool, quiet: bool) -> int:
     if json:
-        shown = ("metrics", "kept", "prunable", "words")
+        shown = ("metrics", "kept", "prunable", "words", "warnings")
         console.data_json({name: getattr(found, name) for name in shown})
         return 0
     for name, value in found.metrics.items():
         console.data(f"{name} {value!r}")
+    _warn(found.warnings, quiet)
     if not quiet:
         share = found.kept / found.prunable
         console.talk(f"{found.kept:,} of {found.prunable:,} prunable weights remain ({share:.2%})")
         console.talk("read by the label words " + ", ".join(f"{name} = {word}" for name, word in found.words.items()))
     return 0
+
+
+def _warn(warnings: list[str], quiet: bool) -> None:
+    for warning in [] if quiet else warnings:
+        console.talk(f"warning: {warning}")

@@ -103,6 +103,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         console.data_json(content)
         return
     settings, schedule, published = (content.pop(key) for key in ("settings", "schedule", "published"))
+    del content["compute"]
     console.show(
         console.table("Settings", ["key", "value"], [(key, _text(value)) for key, value in settings.items()])
     )
@@ -111,6 +112,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         (name.replace("_", " "), unknown if value is None else _number(name, value))
         for name, value in content.items()
     ]
+    rows.insert(0, ("compute", str(plan.compute)))
     console.show(console.table("Plan", ["what", "figure"], rows))
     if schedule:
         points = [

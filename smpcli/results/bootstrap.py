@@ -53,6 +53,18 @@ def outcome(run: RunDir, metric: str) -> Outcome | None:
     return Outcome([row.get("label") for row in rows], found)
 
 
+def one_class(run: RunDir, metric: str) -> bool:
+    """Whether the run predicts the same for every example of the metric's dev set, by the predictions kept."""
+    from smpcli.tasks.metrics import predicts_one
+
+    try:
+        _, rows = _split(metric, run.predictions)
+    except RunError:
+        return False
+    guesses = [row.get("prediction") for row in rows]
+    return None not in guesses and predicts_one(guesses)
+
+
 def intervals(
     pairs: Sequence[tuple[Sequence[Outcome], Sequence[Outcome]]], resamples: int = RESAMPLES
 ) -> list[tuple[float, float] | None]:

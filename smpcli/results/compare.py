@@ -48,12 +48,13 @@ class Comparison:
                 **asdict(row),
                 "seeds": " ".join(map(str, row.seeds)),
                 "values": " ".join(map(repr, row.values)),
+                "one_class": " ".join(map(str, row.one_class)),
                 "runs": "; ".join(row.runs),
                 "published": "",
             }
             for row in self.rows
         ]
-        texts = ("head", "select", "variant", "seeds", "values", "data_digest", "model_digest", "runs")
+        texts = ("head", "select", "variant", "seeds", "values", "one_class", "data_digest", "model_digest", "runs")
         blank = dict.fromkeys(texts, "")
         records += [
             {
@@ -62,6 +63,7 @@ class Comparison:
                 "remaining": round(1 - row.sparsity, 6),
                 "mean": row.value,
                 "settings": f"{row.name}, with KD" if row.kd else row.name,
+                "built_in": True,
                 "published": row.source,
             }
             for row in self.published
@@ -91,9 +93,10 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries that `json` can write."""
+        lists = ("seeds", "values", "one_class", "runs")
         return {
             "rows": [
-                {**asdict(row), **{name: list(getattr(row, name)) for name in ("seeds", "values", "runs")}}
+                {**asdict(row), **{name: list(getattr(row, name)) for name in lists}}
                 for row in self.rows
             ],
             "published": [asdict(row) for row in self.published],
@@ -143,7 +146,7 @@ def compare(
 
     tasks, methods, where ("key=value" of settings or results): show the runs that they leave; differences are to all
     dense runs there are, shown or not. metric: another than each task's first. sort: a field of `Row`, "-" before it
-    for descending. with_published: add the published figures of the tasks that are shown.
+    for descending. with_published: add the published figures of smp's own tasks that are shown.
 
     Raises `UserError` for a folder that isn't there or holds no run, finished or not, and for names that nothing here
     has. Runs that can't be used are the comparison's `problems`.
@@ -196,7 +199,8 @@ def _sorted(rows: list[Row], sort: str) -> list[Row]:
 
 
 def _published(rows: Sequence[Row], chosen: Filter) -> list[PublishedRow]:
-    shown = {(row.task, row.metric) for row in rows}
+    # A person's own sst2.csv has the name of a task of ours, and nothing else of it.
+    shown = {(row.task, row.metric) for row in rows if row.built_in}
     methods = set(chosen.methods)
     return [
         row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from smpcli.results.compare import Comparison, Row
 from smpcli.results.published import PublishedRow
-from smpcli.results.table import SELECTED, method_name, published_value, sections
+from smpcli.results.table import method_name, notes_of, one_class_mark, published_value, sections
 from smpcli.text import human_bytes, human_count, human_time, plain
 
 FORMATS = ("table", "csv", "json", "markdown", "latex")
@@ -36,7 +36,7 @@ def to_markdown(comparison: Comparison) -> str:
             lines.append(cells)
         lines += [[_markdown(cell) for cell in _published_cells(row)] for row in others]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        notes = [SELECTED] if any(row.select == "best" for row in rows) else []
+        notes = notes_of(rows)
         notes += [f"† {_PUBLISHED}: {source}" for source in sorted({row.source for row in others})]
         parts.append("\n\n".join([f"**{_markdown(title)}**", table, *map(_markdown, notes)]))
     return "\n\n".join(parts)
@@ -58,7 +58,7 @@ def to_latex(comparison: Comparison) -> str:
             lines.append(r"\midrule")
             lines += [f"{' & '.join(_latex(cell) for cell in _published_cells(row))} \\\\" for row in others]
         lines += [r"\bottomrule", r"\end{tabular}"]
-        lines += [f"% {SELECTED}"] if any(row.select == "best" for row in rows) else []
+        lines += [f"% {note}" for note in notes_of(rows)]
         lines += [f"% † {_PUBLISHED}: {plain(source)}" for source in sorted({row.source for row in others})]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -75,7 +75,7 @@ def _cells(row: Row) -> list[str]:
         method_name(row) + (f" ({row.settings})" if row.settings else ""),
         f"{row.sparsity * 100:.4g} %",
         f"{row.remaining * 100:.4g} %",
-        f"{row.mean * 100:.2f}".replace("-", "−") + spread,
+        f"{row.mean * 100:.2f}".replace("-", "−") + spread + one_class_mark(row),
         str(row.n),
         "" if dense or row.difference is None else signed(row.difference, 2),
         "" if low is None or high is None else f"{signed(low, 1)} to {signed(high, 1)}",

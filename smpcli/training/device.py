@@ -4,12 +4,45 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
 from smpcli.errors import UserError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What a run computes with. device_name: a GPU's; auto: whether the hardware chose the precision."""
+
+    device: str
+    device_name: str | None
+    precision: str
+    auto: bool
+    threads: int
+    processes: int
+
+    def __str__(self) -> str:
+        named = f" ({self.device_name})" if self.device_name else ""
+        chosen = " (auto)" if self.auto else ""
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        processes = f", {self.processes} processes" if self.processes > 1 else ""
+        return f"device {self.device}{named}, precision {self.precision}{chosen}, {threads}{processes}"
+
+
+def compute_of(accelerator: Accelerator, precision: str) -> Compute:
+    """What a run computes with, from the precision that it was given: "auto", "fp32" or "bf16"."""
+    device = accelerator.device
+    return Compute(
+        device=str(device),
+        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        precision=resolve_precision(precision, device),
+        auto=precision == "auto",
+        threads=torch.get_num_threads(),
+        processes=accelerator.num_processes,
+    )
 
 
 def make_accelerator(device: str, track: str | None = None, folder: Path | None = None) -> Accelerator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,16 @@ class Evaluation:
 
     metrics: dict[str, float]
     predictions: dict[str, Predictions]
+
+    def warnings(self, labels: Sequence[str]) -> list[str]:
+        """What is odd about the predictions: dev sets of whose examples all got the same. labels: class names."""
+        from smpcli.tasks.metrics import one_class
+
+        return [
+            f"dev set '{split}': {said}"
+            for split, predictions in self.predictions.items()
+            if (said := one_class(predictions, labels))
+        ]
 
 
 def predictions_of(logits: Tensor, regression: bool) -> list[int] | list[float]:

@@ -15,6 +15,7 @@ from smpcli.files import cannot_write, is_folder
 if TYPE_CHECKING:
     from smpcli.results.published import PublishedRow
     from smpcli.settings import Settings
+    from smpcli.training.device import Compute
 
 FLOAT = 4
 
@@ -24,6 +25,8 @@ class Plan:
     """A dry run's answer. None: can't be known without a download."""
 
     settings: dict[str, Any]
+    #: Device, precision and threads, as they will be.
+    compute: Compute
     train_examples: int | None
     dev_examples: int | None
     steps: int | None
@@ -102,14 +105,14 @@ def make_plan(settings: Settings) -> Plan:
     from smpcli.tasks.data import dry_run_sizes
 
     train, dev = dry_run_sizes(settings.task, _path(settings.run.data_dir), dev_file=_path(settings.run.dev_file))
-    _check_device(settings.device)
+    compute = _compute(settings)
     _check_words(settings)
     _check_teacher(settings)
     examples = _windows(settings) if settings.task.kind == "span" else train
     steps = count_steps(settings, examples) if examples is not None else settings.max_steps
     weights = _count_weights(settings)
     schedule, others = _schedule(settings, steps), _published(settings)
-    return Plan(settings.flat(), train, dev, steps, **weights, schedule=schedule, published=others)
+    return Plan(settings.flat(), compute, train, dev, steps, **weights, schedule=schedule, published=others)
 
 
 def _schedule(settings: Settings, steps: int | None) -> list[tuple[int | None, float, float]] | None:
@@ -129,7 +132,8 @@ def _schedule(settings: Settings, steps: int | None) -> list[tuple[int | None, f
 def _published(settings: Settings) -> list[PublishedRow]:
     from smpcli.results.published import published
 
-    task, model = settings.task.name, settings.model
+    # What --task was given, not the name: a person's own sst2.csv is another task.
+    task, model = settings.run.task, settings.model
     dense = published(task, "dense", model=model)
     if not settings.pruner.prunes:
         return dense
@@ -148,10 +152,10 @@ def _windows(settings: Settings) -> int | None:
     return len(encode_rows(load_tokenizer(settings.model), data.train, settings))
 
 
-def _check_device(device: str) -> None:
-    from smpcli.training.device import make_accelerator
+def _compute(settings: Settings) -> Compute:
+    from smpcli.training.device import compute_of, make_accelerator
 
-    make_accelerator(device)
+    return compute_of(make_accelerator(settings.device), settings.precision)
 
 
 def _check_words(settings: Settings) -> None:

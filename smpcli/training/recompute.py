@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """metrics: computed now, of the dev sets that are at hand; recorded: what result.json says."""
+    """metrics: computed now, of the dev sets that are at hand; recorded: what result.json says.
+
+    warnings: what is odd about the predictions.
+    """
 
     path: Path
     metrics: dict[str, float]
     recorded: dict[str, float]
+    warnings: list[str]
 
     @property
     def agrees(self) -> bool:
@@ -139,4 +143,5 @@ def recompute(path: Path, data_dir: Path | None = None) -> Recomputed:
     run = reopen(path, data_dir)
     task = run.settings.task
     found = evaluate(run.model, run.dev, task.metrics, task.kind == "regression", torch.device("cpu"))
-    return Recomputed(run.directory.path, found.metrics, dict(run.directory.result.metrics))
+    recorded = dict(run.directory.result.metrics)
+    return Recomputed(run.directory.path, found.metrics, recorded, found.warnings(run.labels))

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Released:
-    """kept of prunable weights remain; words: those that stood for the task's outputs, by name."""
+    """kept of prunable weights remain; words: those that stood for the task's outputs, by name.
+
+    warnings: what is odd about the predictions.
+    """
 
     path: Path
     metrics: dict[str, float]
     kept: int
     prunable: int
     words: dict[str, str]
+    warnings: list[str]
 
 
 def evaluate_mask(
@@ -69,7 +73,7 @@ def evaluate_mask(
     kept = sum(int(mask.sum()) for mask in masks.values())
     prunable = sum(mask.numel() for mask in masks.values())
     named = {name: settings.task.words[name] for name in settings.task.outputs}
-    return Released(file, found.metrics, kept, prunable, named)
+    return Released(file, found.metrics, kept, prunable, named, found.warnings(data.labels))
 
 
 def _with_words(task: Task, which: Literal["task", "released"] | None) -> Task:

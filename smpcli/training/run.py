@@ -73,7 +73,6 @@ def run(
     check_output(output)
     check_tracker(track)
     started = datetime.now(UTC)
-    progress.phase("data")
     # Heavy, so only after what is checked in no time.
     from accelerate.utils import set_seed
 
@@ -82,16 +81,19 @@ def run(
     from smpcli.tasks.data import load_data
     from smpcli.training.checkpoint import Identity
     from smpcli.training.checkpoint import read as read_checkpoint
-    from smpcli.training.device import make_accelerator, resolve_precision
+    from smpcli.training.device import compute_of, make_accelerator
     from smpcli.training.session import prepare
 
     accelerator = make_accelerator(settings.device, track, output / track if track else None)
     writes = accelerator.is_main_process
-    settings = settings.replace(precision=resolve_precision(settings.precision, accelerator.device))
+    compute = compute_of(accelerator, settings.precision)
+    settings = settings.replace(precision=compute.precision)
     path = output / run_id(settings)
     if resume and (path / RESULT).exists():
         return _finished(path, writes)
     RunDir.refuse_finished(path, overwrite)
+    _note(progress, str(compute))
+    progress.phase("data")
     saved = read_checkpoint(path / CHECKPOINT) if resume else None
     data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
     # Now, as they may be gone when the run ends.
@@ -172,7 +174,7 @@ def _carry_out(
             chosen = f"dev chose the model after step {summary.best.step:,} of {session.steps:,}"
             _note(progress, f"{chosen}, the best of {summary.best.among} evaluations at the final density")
         check_agreement(session.layers, accelerator)
-        warnings = _check_masks(session)
+        warnings = _check_masks(session) + summary.evaluation.warnings(data.labels)
         progress.phase("saving")
         if writes:
             _save(session, summary, directory)

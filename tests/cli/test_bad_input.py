@@ -545,7 +545,7 @@ def _sign(run: Path, file: str) -> None:
 def check(done: Done, says: tuple[str, ...]) -> None:
     assert done.code == 2, f"exit code {done.code}\n{done.out}\n{done.err}"
     lines = done.err.splitlines()
-    while lines and lines[0] in PROGRESS:
+    while lines and (lines[0] in PROGRESS or lines[0].startswith("device ")):
         lines.pop(0)
     assert len(lines) == 1, lines
     (line,) = lines

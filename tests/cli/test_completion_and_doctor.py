@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -107,6 +108,9 @@ def test_doctor_finds_what_answers(real_smp: Smp, server: str, tmp_path: Path) -
     assert found["versions"]["torch"] == torch.__version__
     assert found["versions"]["transformers"] == transformers.__version__
     assert found["devices"]["threads"] == 1 and found["devices"]["precision"] in ("fp32", "bf16")
+    said = found["devices"]["run"]
+    assert said.endswith(f", precision {found['devices']['precision']} (auto), 1 thread") and "device " in said
+    assert found["network"]["package index"]["detail"].endswith("s, through pip")
     assert found["caches"]["smp"] == {"path": str(tmp_path / "cache"), "files": 1, "bytes": 1000}
     assert found["data_dir"] == "~/data"
     assert {name: answer["answers"] for name, answer in found["network"].items()} == {
@@ -125,5 +129,6 @@ def test_doctor_says_who_does_not_answer(smp: Smp, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     shown = smp("doctor").ok().out
     assert shown.count("doesn't answer") == 2
+    assert re.search(r"^ a run takes +device \S.*, precision \S+ \(auto\), \d+ thread", shown, re.MULTILINE)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE is set" in smp("doctor").ok().out

@@ -71,8 +71,9 @@ def test_compare_filters_sorts_draws_and_makes_a_page(smp: Smp, study: Path, tmp
         (["--where", "ini=zero"], "did you mean 'init'"),
         (["--sort", "acuracy"], "unknown column"),
         (["--metric", "matthews"], "no run here has the metric"),
-        (["--where", "seed=7", "--plot", "a.png"], "no finished runs to plot"),
-        (["--where", "seed=7", "--html", "a.html"], "no finished runs for a page"),
+        (["--where", "seed=7"], "no finished run with these filters"),
+        (["--where", "seed=7", "--plot", "a.png"], "no finished run with these filters"),
+        (["--where", "seed=7", "--html", "a.html"], "or widen the filters"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -85,6 +86,54 @@ def test_what_compare_refuses_is_one_line_and_writes_nothing(
     assert done.code == 2 and done.out == ""
     assert done.err.startswith("error: ") and done.err.count("\n") == 1 and message in done.err
     assert list(tmp_path.iterdir()) == [] and listing(study) == before
+
+
+def test_a_comparison_of_nothing_is_refused_with_the_reasons(
+    smp: Smp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "settings.yaml").write_text("seed: 1\n", encoding="utf-8")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = listing(tmp_path)
+    for args in ([Path("../runs")], [Path("../runs/a"), Path("../runs/b")], [tmp_path / "runs", "--html", "a.html"]):
+        done = smp("compare", *args)
+        assert done.code == 2 and done.out == ""
+        first, second, error = done.err.splitlines()
+        assert first.startswith("left out: ") and "unfinished" in first and "unfinished" in second
+        assert error.startswith("error: nothing to compare in ") and "2 are left out" in error
+    done = smp("compare", tmp_path / "runs", "--json")
+    assert done.code == 2 and [problem["reason"][:10] for problem in json.loads(done.out)["problems"]] == [
+        "unfinished"
+    ] * 2
+    assert done.err.count("\n") == 1 and listing(tmp_path) == before
+
+
+def test_a_csv_that_was_not_asked_for_lies_beside_runs_only(
+    smp: Smp, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "things" / "results"
+    shutil.copytree(study, results)
+    monkeypatch.chdir(tmp_path)
+    done = smp("compare", "things").ok()
+    assert "no CSV is written" in done.err and "--csv FILE" in done.err
+    assert not list(tmp_path.rglob("*.csv"))
+    assert smp("compare", "things", "--quiet").ok().err == ""
+    # A run is named, and the current folder is where it lies; or the folder of runs is.
+    run = min(path for path in results.iterdir())
+    monkeypatch.chdir(results)
+    smp("compare", run.name).ok()
+    written = results / "comparison.csv"
+    assert "written to comparison.csv" in smp("compare", ".").ok().err
+    assert list(tmp_path.rglob("*.csv")) == [written]
+    smp("compare", tmp_path / "things", "--csv", tmp_path / "asked.csv").ok()
+    assert (tmp_path / "asked.csv").is_file()
+    # In the run itself, whose folder holds nothing else.
+    written.unlink()
+    monkeypatch.chdir(run)
+    smp("compare", ".").ok()
+    assert list(tmp_path.rglob("comparison.csv")) == [written]
 
 
 def test_inspect_counts_what_is_in_the_mask(smp: Smp, finished: Path) -> None:

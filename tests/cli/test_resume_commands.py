@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -39,7 +40,7 @@ def test_a_signal_to_a_process(
     assert "Traceback" not in "".join(lines)
 
     # Compared as it is: unfinished. The command that was printed goes on; here with a signal of its own, to be quick.
-    assert "unfinished" in smp("compare", tmp_path / "out", "--json").json["problems"][0]["reason"]
+    assert "unfinished" in json.loads(smp("compare", tmp_path / "out", "--json").out)["problems"][0]["reason"]
     shown = shlex.split(lines[-1].removeprefix("to go on: "))[1:]
     assert shown == [*command, "--resume"]
     process = subprocess.Popen(

@@ -71,7 +71,10 @@ def test_a_run_in_a_process_of_its_own(real_smp: Smp, on_pico: list[str], finish
     assert f"accuracy {result['metrics']['accuracy']:.4f}" in lines[0]
     assert f"{PRUNABLE // 10:,} of {PRUNABLE:,} prunable weights remain" in lines[1]
 
-    talk = done.err.splitlines()
+    first, *talk = done.err.splitlines()
+    # One thread is what OMP_NUM_THREADS leaves; the precision is the hardware's choice, and recorded.
+    precision = yaml.safe_load((run / "settings.yaml").read_text())["precision"]
+    assert first == f"device cpu, precision {precision} (auto), 1 thread"
     assert [line for line in talk if line.endswith(" …")] == ["data …", "model …", "training …", "saving …"]
     assert any(
         re.fullmatch(r"needs up to [\d.]+ MB of disk while it runs; [\d.]+ [kMG]B are free", line) for line in talk
@@ -249,8 +252,9 @@ def test_an_interrupted_run_is_unfinished_and_can_be_repeated(
     assert done.code == 130 and done.out == ""
     assert done.err.startswith("error: interrupted") and done.err.count("\n") == 1
 
-    compared = smp("compare", tmp_path, "--json").json
-    assert compared["rows"] == []
+    done = smp("compare", tmp_path, "--json")
+    compared = json.loads(done.out)
+    assert done.code == 2 and compared["rows"] == []
     (problem,) = compared["problems"]
     assert "unfinished" in problem["reason"]
     smp(*command).ok()
@@ -268,6 +272,9 @@ def test_a_dry_run_foretells_the_run(
         plan = smp(*command, *on_pico, "--dry-run", "--json").json
         result = result_of(run)
         assert plan["steps"] == result["training"]["steps"] == 6
+        assert plan["compute"]["device"] == result["environment"]["device"]
+        assert plan["compute"]["threads"] == result["environment"]["threads"]
+        assert plan["compute"]["precision"] == yaml.safe_load((run / "settings.yaml").read_text())["precision"]
         assert plan["train_examples"] == result["data"]["train"]
         assert plan["dev_examples"] == result["data"]["dev"]["dev"]
         weights = result["weights"]
@@ -296,6 +303,7 @@ def test_a_dry_run_of_the_embedded_model_needs_no_network(
     assert figures["trained weights"] == "0"
     assert figures["steps"] == f"{4 * -(-9039 // 64):,}"
     assert re.fullmatch(r"about [\d,]+ MiB", figures["memory bytes"])
+    assert re.search(r"^ *compute +device \S+.*, precision (bf16|fp32) \(auto\), \d+ thr", done.out, re.MULTILINE)
     assert re.search(r"^ *init +activation *$", done.out, re.MULTILINE)
     assert done.err == ""
     assert listing(tmp_path) == []

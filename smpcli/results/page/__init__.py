@@ -21,7 +21,7 @@ from smpcli.results.figure import lines_of
 from smpcli.results.page import charts
 from smpcli.results.published import PublishedRow
 from smpcli.results.rundir import MASKS, RunDir, RunError
-from smpcli.results.table import SELECTED, method_name, published_value, sections
+from smpcli.results.table import method_name, notes_of, one_class_mark, published_value, sections
 from smpcli.text import human_bytes, human_count, human_time
 
 _HERE = Path(__file__).parent
@@ -63,8 +63,8 @@ def contents(comparison: Comparison) -> dict[str, Any]:
             {
                 "title": title,
                 "metric": rows[0].metric,
+                "notes": notes_of(rows),
                 "rows": [*map(_row, rows), *map(_published, others)],
-                "note": SELECTED if any(row.select == "best" for row in rows) else "",
                 "plot": charts.plot(lines_of(rows, others), rows[0].metric),
             }
             for title, rows, others in sections(comparison)
@@ -88,7 +88,7 @@ def _row(row: Row) -> dict[str, Any]:
             [row.settings, row.settings],
             [row.sparsity, f"{row.sparsity * 100:.4g} %"],
             [row.remaining, f"{row.remaining * 100:.4g} %"],
-            [row.mean, f"{row.mean * 100:.2f}{spread}"],
+            [row.mean, f"{row.mean * 100:.2f}{spread}{one_class_mark(row)}"],
             [row.n, str(row.n)],
             [None, ""]
             if dense or row.difference is None

@@ -62,7 +62,7 @@
     const notes = [];
     if (table.rows.some((row) => row.best)) notes.push("* best at its sparsity");
     notes.push("vs dense: 95 % interval of a paired bootstrap over dev examples");
-    if (table.note) notes.push(table.note);
+    notes.push(...table.notes);
     if (table.rows.some((row) => row.published)) notes.push("† published, not run here");
     at("notes").textContent = notes.join(" · ");
   }

@@ -50,7 +50,6 @@ def task(metric: str, examples: int) -> np.ndarray:
 METRICS = ["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"]
 
 
-@pytest.mark.filterwarnings("ignore:A single label was found")
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_resample_has_the_metric_of_its_examples(tmp_path: Path, make_run: MakeRun, metric: str) -> None:
     """Few examples, so that resamples with a class or a spread missing are among them."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from handmade import MASK, MakeRun, plain_result, short
+from rich.console import Console
+from test_bootstrap import write_predictions
 
 from smpcli.errors import UserError
 from smpcli.results.compare import Comparison, Row, compare
+from smpcli.results.page import contents
+from smpcli.results.table import sections
 
 
 def only(comparison: Comparison) -> Row:
@@ -411,3 +416,69 @@ def test_json_is_plain(tmp_path: Path, make_run: MakeRun) -> None:
     (row,) = value["rows"]
     assert (row["mean"], row["std"], row["seeds"], row["runs"]) == (0.86, None, [4], [str(tmp_path / "a")])
     assert value["problems"][0]["path"] == str(tmp_path / "b")
+
+
+# -- what a row is beside its figures ----------------------------------------------------------------------
+
+
+def test_a_person_s_own_sst2_stands_beside_no_published_figure(tmp_path: Path, make_run: MakeRun) -> None:
+    make_run(tmp_path / "own", settings={"task": "/data/sst2.csv"}, data__digest="a" * 64)
+    make_run(tmp_path / "own2", settings={"task": "/data/sst2.yaml"}, data__digest="b" * 64)
+    found = compare(tmp_path, with_published=True)
+    assert found.published == [] and [row.built_in for row in found.rows] == [False, False]
+    # Beside it the task itself: the figures go there, and there alone.
+    make_run(tmp_path / "ours", data__digest="c" * 64)
+    found = compare(tmp_path, with_published=True)
+    assert {(row.task, row.metric) for row in found.published} == {("sst2", "accuracy")}
+    assert [(row.data_digest[0], row.built_in) for row in found.rows] == [("a", False), ("b", False), ("c", True)]
+    assert [bool(others) for _, _, others in sections(found)] == [False, False, True]
+    assert found.to_markdown().count("SMP-S †") == 1
+
+
+@pytest.mark.parametrize("format", ["table", "markdown", "latex", "csv", "json", "page"])
+def test_a_row_that_predicts_one_class_only_is_marked_everywhere(
+    tmp_path: Path, make_run: MakeRun, format: str
+) -> None:
+    """Of smp seed 1 predicts the second class alone; movement predicts both, and of magnitude nothing is kept."""
+    labels = [0, 1, 1, 1]
+    guesses = {("smp", 0): [0, 1, 1, 1], ("smp", 1): [1] * 4, ("movement", 0): [0, 1, 1, 0], ("magnitude", 0): []}
+    for (method, seed), guess in guesses.items():
+        run = make_run(tmp_path / f"{method}{seed}", run__method=method, run__seed=seed, metrics__accuracy=0.75)
+        if guess:
+            write_predictions(run, dev=(labels, guess))
+    found = compare(tmp_path)
+    assert {row.method: row.one_class for row in found.rows} == {"smp": (1,), "movement": (), "magnitude": ()}
+    note = "predicts one class only (or one number, one answer), with one of its seeds or more"
+    match format:
+        case "csv":
+            found.to_csv(tmp_path / "out.csv")
+            frame = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
+            assert dict(zip(frame["method"], frame["one_class"], strict=True)) == {
+                "smp": "1", "movement": "", "magnitude": "",
+            }  # fmt: skip
+        case "json":
+            rows = json.loads(json.dumps(found.to_json()))["rows"]
+            assert {row["method"]: row["one_class"] for row in rows} == {"smp": [1], "movement": [], "magnitude": []}
+        case "page":
+            (table,) = contents(found)["tables"]
+            shown = {row["cells"][0][1]: row["cells"][4][1] for row in table["rows"]}
+            assert shown == {"smp": "75.00 ± 0.00 !", "movement": "75.00", "magnitude": "75.00"}
+            assert table["notes"] == [f"! {note}"]
+        case _:
+            if format == "table":
+                console = Console(file=io.StringIO(), width=100)
+                console.print(found)
+                text = console.file.getvalue()  # type: ignore[attr-defined]
+            else:
+                text = getattr(found, f"to_{format}")()
+            marked = [line for line in text.splitlines() if "75.00" in line and " !" in line]
+            assert len(marked) == 1 and "smp" in marked[0]
+            assert note in text
+
+
+def test_a_mark_for_all_seeds_names_none(tmp_path: Path, make_run: MakeRun) -> None:
+    for seed in (0, 1):
+        write_predictions(make_run(tmp_path / str(seed), run__seed=seed), dev=([0, 1], [1, 1]))
+    found = compare(tmp_path)
+    assert found.rows[0].one_class == (0, 1)
+    assert "! predicts one class only (or one number, one answer)\n" in found.to_markdown() + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,14 @@ def test_the_penalty_s_weight_in_each_paper_s_form(recipe: str, start: float, en
 
 
 @pytest.fixture
-def mnli(tmp_path: Path) -> Path:
-    """MNLI's sizes, labels and words without its data."""
+def mnli() -> str:
+    """MNLI itself: nothing is downloaded for a dry run."""
+    return "mnli"
+
+
+@pytest.fixture
+def own_mnli(tmp_path: Path) -> Path:
+    """A person's own task that has MNLI's name, sizes, labels and words."""
     path = tmp_path / "mnli.yaml"
     path.write_text(
         "title: MNLI\nkind: classification\ntext: premise\npair: hypothesis\nlabel: label\n"
@@ -198,8 +205,8 @@ def mnli(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_dry_run_of_a_row_shows_steps_schedule_and_the_figure(mnli: Path) -> None:
-    found = plan(str(mnli), recipe="paper/mnli-kd", sparsity=0.97)
+def test_a_dry_run_of_a_row_shows_steps_schedule_and_the_figure(mnli: str) -> None:
+    found = plan(mnli, recipe="paper/mnli-kd", sparsity=0.97)
     # 12 epochs of ceil(392,702 / 64) steps.
     assert found.steps == 73_632 == 12 * math.ceil(392_702 / 64)
     assert found.schedule is not None and len(found.schedule) == 11
@@ -213,15 +220,27 @@ def test_a_dry_run_of_a_row_shows_steps_schedule_and_the_figure(mnli: Path) -> N
     assert figures["Soft movement", True, "accuracy_matched"] == 0.795
     assert figures["BERT", False, "accuracy_matched"] == 0.845
     assert not any(row.method == "smp" and not row.kd for row in found.published)
-    without = plan(str(mnli), recipe="paper/mnli", sparsity=0.97).published
+    without = plan(mnli, recipe="paper/mnli", sparsity=0.97).published
     assert {row.name for row in without} == {"SMP-S", "SMP-L", "SMP-L without penalty", "BERT"}
 
 
-def test_nothing_published_is_nothing_shown(mnli: Path, sentiment: Any, pico: Any) -> None:
-    assert plan(str(mnli), recipe="paper/mnli", sparsity=0.6).published == published("mnli", "dense")
+def test_nothing_published_is_nothing_shown(mnli: str, sentiment: Any, pico: Any) -> None:
+    assert plan(mnli, recipe="paper/mnli", sparsity=0.6).published == published("mnli", "dense")
     own = plan(str(sentiment.csv), model=str(pico("bert")))
     assert own.published == [] and own.schedule is not None
     assert plan(str(sentiment.csv), method="dense", model=str(pico("bert"))).schedule is None
+
+
+def test_a_namesake_of_a_task_or_model_has_no_published_figures(
+    own_mnli: Path, pico: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plan("mnli", recipe="paper/mnli", sparsity=0.97).published
+    assert plan(str(own_mnli), recipe="paper/mnli", sparsity=0.97).published == []
+    # A folder in which something else lies than what was published for.
+    shutil.copytree(pico("bert-mlm"), tmp_path / "bert-base-uncased")
+    monkeypatch.chdir(tmp_path)
+    words = plan("mnli", recipe="paper/mnli", sparsity=0.97, max_length=24)
+    assert words.settings["model"] == str(tmp_path / "bert-base-uncased") and words.published == []
 
 
 def test_a_recipe_with_a_teacher_to_name_asks_for_it(sentiment: Any, pico: Any, tmp_path: Path) -> None:

@@ -1,16 +1,18 @@
 """Metrics against their formulas, written out plainly."""
 
+import itertools
 import math
 import random
 import re
 import string
+import warnings
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smpcli.errors import UserError
-from smpcli.tasks.metrics import compute, compute_answers
+from smpcli.tasks.metrics import compute, compute_answers, one_class
 
 
 def plain_pearson(x: list[float], y: list[float]) -> float:
@@ -69,6 +71,39 @@ def test_correlations_are_their_formulas_with_ties() -> None:
 )
 def test_undefined_is_zero(metric: str, guess: list[float], truth: list[float]) -> None:
     assert compute([metric], guess, truth) == {metric: 0.0}
+
+
+@pytest.mark.parametrize("metrics", [["accuracy", "f1", "macro_f1", "matthews"], ["pearson", "spearman"]])
+def test_no_warning_of_a_library_leaks(metrics: list[str]) -> None:
+    """Each way of being constant, or nearly, on either side or both; without a fix scikit-learn and SciPy warn."""
+    sides: list[list[float]] = [[0, 0, 0], [1, 1, 1], [0, 1, 1]]
+    if metrics == ["pearson", "spearman"]:
+        sides += [[0.1, 0.1, 0.1 + 1e-16], [1e9, 1e9, 1e9 + 1e-6]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for guess, truth in itertools.product(sides, sides):
+            assert all(-1 <= value <= 1 for value in compute(metrics, guess, truth).values())
+
+
+@pytest.mark.parametrize(
+    ("predictions", "said"),
+    [
+        ([1, 1, 1], "predicts one class only, 'good', for all 3 examples"),
+        ([1, 1, 0], None),
+        ([1], None),
+        ([], None),
+        ([2.5, 2.5], "predicts one number only, 2.5, for all 2 examples: no correlation can be told"),
+        # A float32's last digit, which the texts beside an example in its batch may change.
+        ([-3.0, -3.0000002384185791], "predicts one number only, -3, for all 2 examples: no correlation can be told"),
+        ([0.0, 0.0], "predicts one number only, 0, for all 2 examples: no correlation can be told"),
+        ([3.0, 3.0001], None),
+        ([1e308, -1e308], None),
+        (["", "", ""], "predicts one answer only, '', for all 3 examples"),
+        (["a", "b"], None),
+    ],
+)
+def test_predictions_that_are_all_the_same_are_named(predictions: list[float] | list[str], said: str | None) -> None:
+    assert one_class(predictions, ["bad", "good"]) == said
 
 
 @given(st.lists(st.tuples(st.floats(-1e30, 1e30), st.floats(-1e30, 1e30)), min_size=1, max_size=12))

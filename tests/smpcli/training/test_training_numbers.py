@@ -133,7 +133,8 @@ def test_an_emptied_matrix_is_named(run: Any, monkeypatch: pytest.MonkeyPatch) -
     names = [name for name, mask in made.read_masks().items() if not mask.any()]
     assert names and len(warned) == len(names)
     assert all(any(f"nothing is left of {name}: its mask is empty" in note for note in warned) for name in names)
-    assert len(json.loads((made.path / "result.json").read_text())["warnings"]) == len(names)
+    recorded = json.loads((made.path / "result.json").read_text())["warnings"]
+    assert sum("nothing is left of" in warning for warning in recorded) == len(names)
 
 
 def test_a_sparsity_that_was_not_reached_is_an_error(
@@ -166,3 +167,41 @@ def test_metrics_that_say_nothing(run: Any, tmp_path: Path, sentiment: Any) -> N
     assert "warning: dev set 'dev': all 2 examples have the same label, where macro_f1 can't tell good from bad" in (
         watcher.notes
     )
+
+
+class Constant(TaskModel):
+    """Whatever it reads, its first output is the highest."""
+
+    def forward(self, **inputs: Any) -> torch.Tensor:
+        found = super().forward(**inputs)
+        return 0 * found + torch.arange(found.shape[1], 0, -1, dtype=found.dtype)
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_a_run_that_predicts_one_class_only_says_so(
+    run: Any, sentiment: Any, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, regression: bool
+) -> None:
+    from smpcli import compare, evaluate
+    from smpcli.modeling import build
+
+    monkeypatch.setattr(build, "TaskModel", Constant)
+    watcher = Watcher()
+    made = run(task=sentiment.scores if regression else sentiment.csv, progress=watcher)
+    examples = made.result.data.dev["dev"]
+    said = (
+        f"predicts one number only, 1, for all {examples} examples: no correlation can be told"
+        if regression
+        else f"predicts one class only, 'negative', for all {examples} examples"
+    )
+    assert f"warning: dev set 'dev': {said}" in watcher.notes
+    assert made.result.warnings[-1:] == [f"dev set 'dev': {said}"] == evaluate(made.path).warnings
+    assert compare(made.path).rows[0].one_class == (0,)
+    assert not [warning for warning in recwarn if "site-packages" in warning.filename]
+
+
+def test_a_run_that_predicts_several_says_nothing(run: Any) -> None:
+    from smpcli import compare
+
+    made = run(sparsity=0.2)
+    assert len({row["prediction"] for row in made.predictions["dev"]}) == 2
+    assert "only" not in " ".join(made.result.warnings) and compare(made.path).rows[0].one_class == ()

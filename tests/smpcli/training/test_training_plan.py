@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from smpcli import UserError, plan, prune
 from smpcli.settings import resolve
+from smpcli.training.device import Compute
 from smpcli.training.plan import check_output, count_steps
 
 
@@ -93,3 +95,15 @@ def test_an_output_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
         check_output(tmp_path / "file" / "results")
     check_output(tmp_path / "new" / "results")
     assert not (tmp_path / "new").exists()
+
+
+def test_what_a_run_computes_with_in_words(sentiment: Any, pico: Any) -> None:
+    gpu = Compute("cuda:0", "NVIDIA H100 80GB HBM3", "bf16", auto=True, threads=16, processes=4)
+    assert str(gpu) == "device cuda:0 (NVIDIA H100 80GB HBM3), precision bf16 (auto), 16 threads, 4 processes"
+    torch.set_num_threads(1)
+    given = {"model": str(pico("bert")), "device": "cpu"}
+    assert str(plan(str(sentiment.csv), precision="bf16", **given).compute) == "device cpu, precision bf16, 1 thread"
+    chosen = plan(str(sentiment.csv), **given).compute
+    # By what the processor itself says.
+    units = "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    assert (chosen.precision, chosen.auto) == ("bf16" if units else "fp32", True)
