@@ -20,7 +20,7 @@ from smpcli.settings import read_recipe, recipe_names, resolve
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -72,7 +72,7 @@ def test_the_command_reference_is_that_of_the_program(tmp_path: Path) -> None:
     assert (tmp_path / "made.md").read_text() == (ROOT / "docs" / "commands.md").read_text(), again
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
@@ -104,15 +104,26 @@ def test_recipes_say_what_they_do(name: str) -> None:
     assert next(entry["description"] for entry in list_recipes() if entry["name"] == name)
 
 
-def test_commands_of_results_page_resolve() -> None:
-    """Every `smp prune` line of docs/results.md is a valid command line."""
-    page = ROOT / "docs" / "results.md"
-    lines = [line for block in blocks(page.read_text(encoding="utf-8"), "bash") for line in block.splitlines()]
+def test_commands_of_results_pages_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every `smp prune` line of docs/results.md and of its notes is a valid command line."""
+    from smpcli.errors import guarded
+
+    pages = [ROOT / "docs" / "results.md", *(ROOT / "docs" / "results").glob("*.md")]
+    found = [block for page in pages for block in blocks(page.read_text(encoding="utf-8"), "bash")]
+    lines = [line for block in found for line in block.splitlines()]
     prunes = [shlex.split(line.split("#")[0]) for line in lines if line.startswith("smp prune ")]
     assert prunes
+    # A folder as benchmarks/hold_out.py makes it, with two rows a file.
+    monkeypatch.chdir(tmp_path)
+    rows = {
+        "SST-2": "sentence\tlabel\ngood\t1\nbad\t0\n",
+        "STS-B": "sentence1\tsentence2\tscore\na\tb\t1.5\na\ta\t5\n",
+    }
+    for name, text in rows.items():
+        (tmp_path / "held-out" / name).mkdir(parents=True)
+        for split in ("train", "dev"):
+            (tmp_path / "held-out" / name / f"{split}.tsv").write_text(text, encoding="utf-8")
     for words in prunes:
         assert "--task" in words
         # The parser refuses unknown flags and values; --dry-run does the rest without a download.
-        from smpcli.errors import guarded
-
         assert guarded(lambda words=words: app(args=[*words[1:], "--dry-run", "--json"], standalone_mode=False)) == 0
