@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -73,6 +74,11 @@ def test_python_is_declared_as_far_as_it_is_tested() -> None:
     assert PROJECT["requires-python"] == f">={versions[0]}"
     said = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     assert all(f"Python {name}" in said for name in versions)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (said["version"], said["license"]) == (PROJECT["version"], PROJECT["license"])
 
 
 def test_the_sdist_makes_the_wheel_of_the_checkout(tmp_path: Path) -> None:
