@@ -47,6 +47,7 @@ def test_the_first_two_blocks_set_up_run_and_test() -> None:
     assert "python -m pytest" in test
     for block in (run, test):
         assert block.startswith("python3 -m venv .venv")
+        assert all(" -c constraints.txt " in line for line in block.splitlines() if "pip install" in line)
 
 
 def commands() -> list[str]:

@@ -68,6 +68,19 @@ def test_bounds_on_both_sides_hold_what_is_tested(one: Requirement) -> None:
     assert version(one.name) in one.specifier
 
 
+def test_the_lock_pins_whatever_is_declared_within_its_bounds() -> None:
+    """constraints.txt, by which README installs: `python benchmarks/versions.py --lock` makes it again."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    # Requirements alone: no option, index, address or path.
+    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert all(one.url is None and {part.operator for part in one.specifier} == {"=="} for one in pinned)
+    declared = [*CORE, *(one for name in EXTRAS if name != "fuzz" for one in EXTRAS[name])]
+    for one in declared:
+        versions = [pin.specifier for pin in pinned if canonicalize_name(pin.name) == canonicalize_name(one.name)]
+        assert versions, f"{one.name} is not in constraints.txt"
+        assert all(part.version in one.specifier for pins in versions for part in pins), str(one)
+
+
 def test_python_is_declared_as_far_as_it_is_tested() -> None:
     named = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", text) for text in PROJECT["classifiers"]]
     versions = sorted(match[1] for match in named if match)
