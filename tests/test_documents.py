@@ -70,7 +70,7 @@ def test_the_command_reference_is_that_of_the_program(tmp_path: Path) -> None:
     command = [*"-m typer smpcli.main utils docs --name smp --title".split(), "Commands and flags", "--output"]
     surroundings = os.environ | {"COLUMNS": "40", "TERMINAL_WIDTH": "40", "FORCE_COLOR": "1"}
     subprocess.run([sys.executable, *command, tmp_path / "made.md"], cwd=ROOT, env=surroundings, check=True)
-    again = f"make it anew: python {shlex.join(command)} docs/commands.md"
+    again = f"make it again: python {shlex.join(command)} docs/commands.md"
     assert (tmp_path / "made.md").read_text() == (ROOT / "docs" / "commands.md").read_text(), again
 
 
