@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -67,12 +68,30 @@ def test_bounds_on_both_sides_hold_what_is_tested(one: Requirement) -> None:
     assert version(one.name) in one.specifier
 
 
+def test_the_lock_pins_whatever_is_declared_within_its_bounds() -> None:
+    """constraints.txt, by which README installs: `python benchmarks/versions.py --lock` makes it again."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    # Requirements alone: no option, index, address or path.
+    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert all(one.url is None and {part.operator for part in one.specifier} == {"=="} for one in pinned)
+    declared = [*CORE, *(one for name in EXTRAS if name != "fuzz" for one in EXTRAS[name])]
+    for one in declared:
+        versions = [pin.specifier for pin in pinned if canonicalize_name(pin.name) == canonicalize_name(one.name)]
+        assert versions, f"{one.name} is not in constraints.txt"
+        assert all(part.version in one.specifier for pins in versions for part in pins), str(one)
+
+
 def test_python_is_declared_as_far_as_it_is_tested() -> None:
     named = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", text) for text in PROJECT["classifiers"]]
     versions = sorted(match[1] for match in named if match)
     assert PROJECT["requires-python"] == f">={versions[0]}"
     said = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     assert all(f"Python {name}" in said for name in versions)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (said["version"], said["license"]) == (PROJECT["version"], PROJECT["license"])
 
 
 def test_the_sdist_makes_the_wheel_of_the_checkout(tmp_path: Path) -> None:
