@@ -13,6 +13,7 @@ import torch
 
 from smpcli.export.about import About
 from smpcli.export.plot import plot_density
+from smpcli.export.tokenizer import longest_text
 from smpcli.files import write_text
 from smpcli.modeling.backbone import EMBEDDED
 from smpcli.modeling.layers import find_prunable
@@ -153,7 +154,7 @@ def _body(run: Reopened, about: About, verified: Verified, size: int, latency: f
         f"between its logits and those of the run: {verified.difference:.1e}, over {verified.examples:,} examples."
     )
     yield "## Use"
-    yield from _use(about)
+    yield from _use(about, longest_text(run))
     yield "## Density by layer"
     yield f"![Remaining weights of each matrix by layer]({PLOT})"
     yield "## How it was made"
@@ -167,7 +168,8 @@ def _body(run: Reopened, about: About, verified: Verified, size: int, latency: f
     )
 
 
-def _use(about: About) -> Iterable[str]:
+def _use(about: About, length: int) -> Iterable[str]:
+    """length: tokens that the folder's tokenizer cuts to."""
     if about.word_ids is None and about.kind == "span":
         yield (
             "`AutoModelForQuestionAnswering` loads it: at every token of a question and its context a logit for the "
@@ -177,7 +179,7 @@ def _use(about: About) -> Iterable[str]:
         second = "\\n…" if about.decoder else "…"
         yield fenced(
             "from transformers import pipeline\n\n"
-            'classify = pipeline("text-classification", model="path/of/this/folder")\n'
+            'classify = pipeline("text-classification", model="path/of/this/folder", truncation=True)\n'
             + (f'classify({{"text": "…", "text_pair": "{second}"}})' if about.pairs else 'classify("…")'),
             "python",
         )
@@ -190,10 +192,11 @@ def _use(about: About) -> Iterable[str]:
         )
         words = zip(about.outputs, about.words or [], about.word_ids, strict=True)
         yield _table(("label", "word", "id"), [(text(name), text(word), str(number)) for name, word, number in words])
-    cut = (
-        "Texts are cut to" if about.kind != "span" else f"Windows share {about.stride} tokens of the context and have"
-    )
-    yield f"{cut} {about.max_length} tokens. With smp: `smp predict path/of/this/folder`."
+    if about.kind == "span":
+        cut = f"Windows share {about.stride} tokens of the context and have {length} tokens."
+    else:
+        cut = f"In training, texts were cut to {length} tokens; the tokenizer does so with `truncation=True`."
+    yield f"{cut} With smp: `smp predict path/of/this/folder`."
 
 
 def _where(about: About) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from smpcli.export import about as descriptions
 from smpcli.export.formats import FULL, Exported
 from smpcli.export.ready import Ready
 from smpcli.export.stock import require_supported, take_apart
+from smpcli.export.tokenizer import save_tokenizer
 from smpcli.export.verify import TOLERANCE, Verified, size_of, staged, verify
 from smpcli.files import write_json
 from smpcli.modeling.backbone import load_tokenizer
@@ -157,11 +158,16 @@ def details(parts: Parts, precision: str) -> dict[str, Any]:
     }
 
 
-def describe_and_verify(run: Reopened, folder: Path, format: str, found: dict[str, Any]) -> Verified:
-    """Write the tokenizer and the descriptions beside the model, verify all of it, and write what that found."""
+def describe_and_verify(
+    run: Reopened, folder: Path, format: str, found: dict[str, Any], inputs: Sequence[str] | None = None
+) -> Verified:
+    """Write the tokenizer and the descriptions beside the model, verify all of it, and write what that found.
+
+    inputs: what the model takes, where that may be less than what the run's tokenizer makes.
+    """
     write_json(folder / DETAILS, found)
     descriptions.write_about(folder, descriptions.describe(run, format, VERSION))
-    run.tokenizer.save_pretrained(folder)
+    save_tokenizer(run, folder, inputs)
     verified = verify(folder, run, TOLERANCE if found["precision"] == FULL else None)
     write_json(folder / DETAILS, {**found, "metrics": verified.metrics, "max_difference": verified.difference})
     return verified

@@ -12,10 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from smpcli.modeling.compact import CompactBlock, CompactModel, Embeddings, Head
+from smpcli.training.tokens import INPUTS
 
 # 17 is the first with LayerNormalization; onnxruntime has read it since 1.12 (2022). IR 8 belongs to it.
 OPSET, IR_VERSION = 17, 8
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+SEGMENTS = "token_type_ids"
 
 
 class Graph:
@@ -82,10 +83,14 @@ _ACTIVATIONS: dict[str, Callable[[Graph, str], str]] = {
 }
 
 
-def build_graph(model: CompactModel) -> onnx.ModelProto:
-    """The model's graph: input_ids, attention_mask (and token_type_ids), int64 (batch, length) -> logits."""
+def build_graph(model: CompactModel, inputs: Sequence[str] = INPUTS) -> onnx.ModelProto:
+    """The model's graph: input_ids, attention_mask (and token_type_ids), int64 (batch, length) -> logits.
+
+    inputs: what its tokenizer makes; without token_type_ids among them every token is of the first segment.
+    """
     g = Graph()
-    x = _embed(g, model.embeddings)
+    segments = model.embeddings.segment is not None and SEGMENTS in inputs
+    x = _embed(g, model.embeddings, segments)
     mask = g.add("Cast", "attention_mask", to=TensorProto.FLOAT)
     dropped = g.add("Sub", g.constant(1.0), mask)
     bias = g.add("Mul", dropped, g.constant(float(torch.finfo(torch.float32).min)))
@@ -96,15 +101,15 @@ def build_graph(model: CompactModel) -> onnx.ModelProto:
         x = _answer_position(g, x, model.mask_id)
     x = g.add("Squeeze", x, g.constant([1]))
     logits = _head(g, x, model.head)
-    segments = model.embeddings.segment is not None
-    inputs = [
+    taken = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"])
-        for name in INPUTS[: 3 if segments else 2]
+        for name in INPUTS
+        if name != SEGMENTS or segments
     ]
     labels = len(model.head.out_bias)
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", labels])
     g.nodes.append(helper.make_node("Identity", [logits], ["logits"]))
-    graph = helper.make_graph(g.nodes, "smp", inputs, [output], g.constants)
+    graph = helper.make_graph(g.nodes, "smp", taken, [output], g.constants)
     made = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="smp"
     )
@@ -112,7 +117,7 @@ def build_graph(model: CompactModel) -> onnx.ModelProto:
     return made
 
 
-def _embed(g: Graph, e: Embeddings) -> str:
+def _embed(g: Graph, e: Embeddings, segments: bool) -> str:
     x = g.add("Gather", g.constant(e.word), "input_ids")
     if e.padding_id is None:
         length = g.add("Slice", g.add("Shape", "input_ids"), g.constant([1]), g.constant([2]))
@@ -123,8 +128,10 @@ def _embed(g: Graph, e: Embeddings) -> str:
         counted = g.add("Mul", g.add("CumSum", real, g.constant(torch.tensor(1))), real)
         places = g.add("Gather", g.constant(e.position), g.add("Add", counted, g.constant([e.padding_id])))
     x = g.add("Add", x, places)
-    if e.segment is not None:
-        x = g.add("Add", x, g.add("Gather", g.constant(e.segment), "token_type_ids"))
+    if segments:
+        x = g.add("Add", x, g.add("Gather", g.constant(e.segment), SEGMENTS))
+    elif e.segment is not None:
+        x = g.add("Add", x, g.constant(e.segment[0]))
     x = g.norm(x, e.norm_weight, e.norm_bias, e.epsilon)
     return x if e.project_weight is None else g.linear(x, e.project_weight, e.project_bias)
 

@@ -9,6 +9,7 @@ from smpcli.export.about import About, describe, format_of, read_about, write_ab
 from smpcli.export.card import measure_latency, write_card
 from smpcli.export.formats import Exported
 from smpcli.export.ready import Ready
+from smpcli.export.tokenizer import save_tokenizer
 from smpcli.export.verify import size_of, staged, verify
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import rebuild
@@ -30,7 +31,8 @@ model = getattr(transformers, about["stock_class"]).from_pretrained(
     folder, trust_remote_code=False, use_safetensors=True
 ).eval()
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, padding_side="right")
-how = {"max_length": about["max_length"], "truncation": True, "return_attention_mask": True}
+# As the card tells a reader to: the length is the tokenizer's own.
+how = {"truncation": True, "return_attention_mask": True}
 if span:
     how |= {"truncation": "only_second", "stride": about["stride"], "return_overflowing_tokens": True}
 
@@ -97,12 +99,10 @@ def _save(run: Reopened, about: About, folder: Path) -> None:
         # A masked-LM class has no place for labels of its own: they travel in the configuration.
         run.model.config.smp_label_words = dict(zip(about.outputs, about.words, strict=True))
     # Never pass on what a stranger's configuration says of code to run.
-    for part in (run.model.config, run.tokenizer):
-        if getattr(part, "auto_map", None):
-            del part.auto_map
-    run.tokenizer.init_kwargs.pop("auto_map", None)
+    if getattr(run.model.config, "auto_map", None):
+        del run.model.config.auto_map
     run.model.backbone.save_pretrained(folder)
-    run.tokenizer.save_pretrained(folder)
+    save_tokenizer(run, folder)
     write_about(folder, about)
     for path in folder.iterdir():
         path.chmod(0o644)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from smpcli.export.formats import FULL, Exported
 from smpcli.export.ready import Ready
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.compact import CompactModel
+from smpcli.training.tokens import INPUTS, input_names
 from smpcli.training.recompute import Reopened
 
 SUFFIX = "-onnx"
 FORMAT = "onnx"
 GRAPH = "model.onnx"
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # What graph.py writes, and what quantising makes of it.
 OPERATORS = set(
     "Add ArgMax Cast CumSum DequantizeLinear Div DynamicQuantizeLinear Equal Erf Gather GatherND Identity "
@@ -45,8 +46,9 @@ def write(run: Reopened, target: Path, drop_rows_below: int = 0, precision: str 
     require_onnx()
     with folder_for(target) as folder:
         parts = shrink_run(run, drop_rows_below)
-        write_graph(CompactModel(parts.architecture, parts.tensors), folder / GRAPH, precision)
-        verified = describe_and_verify(run, folder, FORMAT, details(parts, precision))
+        model = CompactModel(parts.architecture, parts.tensors)
+        inputs = write_graph(model, folder / GRAPH, precision, input_names(run.tokenizer))
+        verified = describe_and_verify(run, folder, FORMAT, details(parts, precision), inputs)
         return exported(run, target, folder, FORMAT, verified, parts)
 
 
@@ -93,6 +95,7 @@ class GraphModel(nn.Module):
             raise UserError(one_line(f"damaged export {file}: its inputs and outputs are not those of an export"))
 
     def forward(self, **inputs: Tensor) -> Tensor:
+        # Older exports ask for it where their tokenizers make none.
         if "token_type_ids" in self.names and "token_type_ids" not in inputs:
             inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
         return torch.from_numpy(self.session.run(["logits"], {name: inputs[name].numpy() for name in self.names})[0])
@@ -114,18 +117,22 @@ def _check_graph(file: Path) -> None:
         )
 
 
-def write_graph(model: CompactModel, path: Path, precision: str) -> None:
-    """Write a model as an ONNX file."""
+def write_graph(
+    model: CompactModel, path: Path, precision: str, inputs: Sequence[str] = INPUTS
+) -> list[str]:
+    """Write a model as an ONNX file; returns its inputs: those of `inputs` that the model has a use for."""
     import onnx
 
     from smpcli.export.graph import build_graph
 
-    graph = build_graph(model)
+    graph = build_graph(model, inputs)
+    names = [found.name for found in graph.graph.input]
     if precision == FULL:
         onnx.save(graph, path)
-        return
+        return names
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     # It advises, at the level of warnings, to prepare graphs that come from elsewhere.
     logging.getLogger().setLevel(logging.ERROR)
     quantize_dynamic(graph, path, weight_type=QuantType.QInt8, per_channel=True)
+    return names

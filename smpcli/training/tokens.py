@@ -50,6 +50,12 @@ def tokenise(tokenizer: Any, examples: Examples, max_length: int) -> Columns:
     return columns
 
 
+def input_names(tokenizer: Any) -> list[str]:
+    """The models' inputs that this tokenizer makes, in the order of `INPUTS`."""
+    made = tokenizer("a", return_attention_mask=True)
+    return [name for name in INPUTS if name in made]
+
+
 def second_texts(tokenizer: Any, pairs: Sequence[str] | None) -> list[str] | None:
     """The second texts as the tokenizer needs them to keep them apart from the first ones."""
     if pairs is None:
