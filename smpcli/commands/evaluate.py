@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,7 @@ from smpcli.commands import completion, options
 from smpcli.errors import EXIT_INTERNAL, UserError
 
 if TYPE_CHECKING:
+    from smpcli.training.cut import Cut
     from smpcli.training.released import Released
 
 
@@ -56,10 +57,11 @@ def evaluate(
     found = api.evaluate(run, data_dir=data_dir)
     if json:
         said = {"recorded": found.recorded, "agrees": found.agrees, "warnings": found.warnings}
-        console.data_json({"metrics": found.metrics, **said})
+        console.data_json({"metrics": found.metrics, **said, "cut": _to_json(found.cut)})
     else:
         for name, value in found.metrics.items():
             console.data(f"{name} {value!r}")
+        _say_cut(found.cut, quiet)
         _warn(found.warnings, quiet)
         if found.left_out and not quiet:
             console.talk(f"not recomputed, as the folder lacks their dev set: {', '.join(found.left_out)}")
@@ -74,10 +76,11 @@ def evaluate(
 def _show_mask(found: Released, json: bool, quiet: bool) -> int:
     if json:
         shown = ("metrics", "kept", "prunable", "words", "warnings")
-        console.data_json({name: getattr(found, name) for name in shown})
+        console.data_json({**{name: getattr(found, name) for name in shown}, "cut": _to_json(found.cut)})
         return 0
     for name, value in found.metrics.items():
         console.data(f"{name} {value!r}")
+    _say_cut(found.cut, quiet)
     _warn(found.warnings, quiet)
     if not quiet:
         share = found.kept / found.prunable
@@ -89,3 +92,14 @@ def _show_mask(found: Released, json: bool, quiet: bool) -> int:
 def _warn(warnings: list[str], quiet: bool) -> None:
     for warning in [] if quiet else warnings:
         console.talk(f"warning: {warning}")
+
+
+def _say_cut(cut: dict[str, Cut], quiet: bool) -> None:
+    from smpcli.training.cut import describe
+
+    if not quiet and (line := describe(cut)):
+        console.talk(line)
+
+
+def _to_json(cut: dict[str, Cut]) -> dict[str, Any]:
+    return {name: one.to_json() for name, one in cut.items()}

@@ -98,9 +98,13 @@ def finetune(
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
+    from smpcli.training.cut import describe as describe_cut
+
     content = dataclasses.asdict(plan)
+    del content["cut"]
     if as_json:
-        console.data_json(content)
+        cut = None if plan.cut is None else {name: one.to_json() for name, one in plan.cut.items()}
+        console.data_json({**content, "cut": cut})
         return
     settings, schedule, published = (content.pop(key) for key in ("settings", "schedule", "published"))
     del content["compute"]
@@ -113,6 +117,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         for name, value in content.items()
     ]
     rows.insert(0, ("compute", str(plan.compute)))
+    rows.append(("texts that are cut", unknown if plan.cut is None else describe_cut(plan.cut) or "none"))
     console.show(console.table("Plan", ["what", "figure"], rows))
     if schedule:
         points = [

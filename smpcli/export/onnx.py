@@ -17,8 +17,8 @@ from smpcli.export.formats import FULL, Exported
 from smpcli.export.ready import Ready
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.compact import CompactModel
-from smpcli.training.tokens import INPUTS, input_names
 from smpcli.training.recompute import Reopened
+from smpcli.training.tokens import INPUTS, input_names
 
 SUFFIX = "-onnx"
 FORMAT = "onnx"

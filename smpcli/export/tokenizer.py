@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from smpcli.modeling.layers import positions
 from smpcli.training.recompute import Reopened
@@ -17,8 +16,8 @@ _SURROUNDINGS = ("auto_map", "is_local", "local_files_only")
 
 def longest_text(run: Reopened) -> int:
     """Tokens that a text of the run's task is cut to: never more than the model has positions for."""
-    most, wanted = positions(run.model.backbone), run.settings.max_length
-    return wanted if most is None else min(wanted, most)
+    wanted: int = run.settings.max_length
+    return min(wanted, positions(run.model.backbone) or wanted)
 
 
 def save_tokenizer(run: Reopened, folder: Path, inputs: Sequence[str] | None = None) -> None:

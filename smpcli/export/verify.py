@@ -125,7 +125,7 @@ def _write_questions(run: Reopened, orders: dict[str, list[list[int]]], scratch:
         rows = run.rows[split]
         texts, pairs = (rows.questions, rows.contexts) if isinstance(rows, Questions) else (rows.texts, rows.pairs)
         if plain and isinstance(rows, Questions):
-            texts, _ = cut_questions(run.tokenizer, texts)
+            texts, *_ = cut_questions(run.tokenizer, texts)
         elif plain:
             pairs = second_texts(run.tokenizer, pairs)
         splits[split] = {"texts": texts, "pairs": pairs, "batches": batches}

@@ -72,6 +72,15 @@ class FileInfo(_Block):
     sha256: Name
 
 
+class CutInfo(_Block):
+    unit: Name
+    length: Count
+    examples: Count
+    cut: Count
+    tokens: Count
+    lost: Count
+
+
 class DataInfo(_Block):
     digest: Name
     origin: str
@@ -80,6 +89,7 @@ class DataInfo(_Block):
     # Came later than the schema's first version: older runs lack them.
     dev_digests: dict[str, Name] = {}
     files: dict[str, FileInfo] = {}
+    cut: dict[str, CutInfo] = {}
 
 
 class ModelInfo(_Block):

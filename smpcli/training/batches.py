@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from smpcli.training.tokens import tokenise
+from smpcli.training.cut import Cut
+from smpcli.training.tokens import Columns, tokenise
 
 if TYPE_CHECKING:
     from smpcli.settings import Settings
@@ -29,11 +30,15 @@ MicroBatch = tuple[dict[str, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Encoded(Dataset[int]):
-    """Tokenised examples. columns: model input name -> one list of ids an example; labels: one number an example."""
+    """Tokenised examples. columns: model input name -> one list of ids an example; labels: one number an example.
+
+    cut: what they lost where they were too long; None where that isn't known.
+    """
 
     columns: dict[str, list[list[int]]]
     labels: Tensor
     padding: dict[str, int]
+    cut: Cut | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,7 +67,14 @@ def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool
     """Tokenise examples, cut to `max_length` tokens; large sets come from the cache the next time."""
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
     labels = torch.tensor(examples.labels, dtype=torch.float32 if regression else torch.long)
-    return Encoded(tokenise(tokenizer, examples, max_length), labels, padding)
+    columns, lost = tokenise(tokenizer, examples, max_length)
+    return Encoded(columns, labels, padding, cut=count_cut(examples, columns, lost, max_length))
+
+
+def count_cut(examples: Examples, columns: Columns, lost: np.ndarray, max_length: int) -> Cut:
+    """From what `tokenise` returns of the examples."""
+    unit = "texts" if examples.pairs is None else "pairs of texts"
+    return Cut.count(unit, max_length, [len(ids) for ids in columns["input_ids"]], lost)
 
 
 Rows = TypeVar("Rows", np.ndarray, list[int])

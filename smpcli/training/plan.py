@@ -15,6 +15,8 @@ from smpcli.files import cannot_write, is_folder
 if TYPE_CHECKING:
     from smpcli.results.published import PublishedRow
     from smpcli.settings import Settings
+    from smpcli.tasks.data import TaskData
+    from smpcli.training.cut import Cut
     from smpcli.training.device import Compute
 
 FLOAT = 4
@@ -41,6 +43,8 @@ class Plan:
     schedule: list[tuple[int | None, float, float]] | None
     #: What others published for the same task, model, sparsity and use of a teacher, and for the dense model.
     published: list[PublishedRow]
+    #: What texts lose that are longer than the task's length, by set ("train", and each dev set).
+    cut: dict[str, Cut] | None
 
 
 def count_steps(settings: Settings, examples: int) -> int:
@@ -53,7 +57,7 @@ def count_steps(settings: Settings, examples: int) -> int:
 
 def step_counter() -> Callable[[Settings], int | None]:
     """Training steps of many settings, each task's rows counted once; None where they can't be known yet."""
-    from smpcli.tasks.data import dry_run_sizes
+    from smpcli.tasks.data import dry_run_sizes, local_data
 
     rows: dict[tuple[Any, ...], int | None] = {}
 
@@ -64,8 +68,11 @@ def step_counter() -> Callable[[Settings], int | None]:
         spans = settings.task.kind == "span"
         place = (run.task, run.data_dir, run.dev_file, *((run.model, run.max_length, run.stride) if spans else ()))
         if place not in rows:
-            sizes = dry_run_sizes(settings.task, _path(run.data_dir), dev_file=_path(run.dev_file))
-            rows[place] = _windows(settings) if spans else sizes[0]
+            where = _path(run.data_dir), _path(run.dev_file)
+            if spans:
+                rows[place] = _windows(settings, local_data(settings.task, *where))
+            else:
+                rows[place], _ = dry_run_sizes(settings.task, *where)
         examples = rows[place]
         return count_steps(settings, examples) if examples is not None else None
 
@@ -102,17 +109,22 @@ def check_output(output: Path) -> None:
 
 def make_plan(settings: Settings) -> Plan:
     """Validate everything that can be validated without a download, and estimate the run."""
-    from smpcli.tasks.data import dry_run_sizes
+    from smpcli.tasks.data import local_data
 
-    train, dev = dry_run_sizes(settings.task, _path(settings.run.data_dir), dev_file=_path(settings.run.dev_file))
+    task = settings.task
+    data = local_data(task, _path(settings.run.data_dir), _path(settings.run.dev_file))
+    train, dev = task.train_rows, task.dev_rows
+    if data is not None:
+        train, dev = len(data.train), sum(len(rows) for rows in data.dev.values())
     compute = _compute(settings)
     _check_words(settings)
     _check_teacher(settings)
-    examples = _windows(settings) if settings.task.kind == "span" else train
+    examples = _windows(settings, data) if task.kind == "span" else train
     steps = count_steps(settings, examples) if examples is not None else settings.max_steps
     weights = _count_weights(settings)
     schedule, others = _schedule(settings, steps), _published(settings)
-    return Plan(settings.flat(), compute, train, dev, steps, **weights, schedule=schedule, published=others)
+    cut = _cut(settings, data)
+    return Plan(settings.flat(), compute, train, dev, steps, **weights, schedule=schedule, published=others, cut=cut)
 
 
 def _schedule(settings: Settings, steps: int | None) -> list[tuple[int | None, float, float]] | None:
@@ -140,16 +152,38 @@ def _published(settings: Settings) -> list[PublishedRow]:
     return [*published(task, None, settings.sparsity, model=model, kd=settings.teacher is not None), *dense]
 
 
-def _windows(settings: Settings) -> int | None:
+def _windows(settings: Settings, data: TaskData | None) -> int | None:
     """Windows to train on of a span task's contexts, where data and tokenizer are at hand to count them."""
-    from smpcli.modeling.backbone import load_tokenizer, model_path
-    from smpcli.tasks.data import local_data
     from smpcli.training.encoding import encode_rows
 
-    data = local_data(settings.task, _path(settings.data_dir), _path(settings.dev_file))
-    if data is None or not is_folder(Path(model_path(settings.model))):
+    tokenizer = _tokenizer(settings.model) if data is not None else None
+    return None if data is None or tokenizer is None else len(encode_rows(tokenizer, data.train, settings))
+
+
+def _cut(settings: Settings, data: TaskData | None) -> dict[str, Cut] | None:
+    """What is cut off the texts of each set, where data and tokenizer are at hand to count it."""
+    from smpcli.training.encoding import foresee_cut
+
+    tokenizer = _tokenizer(settings.model) if data is not None else None
+    if data is None or tokenizer is None:
         return None
-    return len(encode_rows(load_tokenizer(settings.model), data.train, settings))
+    return {name: foresee_cut(tokenizer, rows, settings) for name, rows in {"train": data.train, **data.dev}.items()}
+
+
+def _tokenizer(name: str) -> Any | None:
+    """A model's tokenizer from a folder or the hub's cache; None where it would have to be fetched."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from smpcli.modeling.backbone import load_tokenizer, model_path
+
+    path = model_path(name)
+    if is_folder(Path(path)):
+        return load_tokenizer(name)
+    config, _ = found = [try_to_load_from_cache(path, file) for file in ("config.json", "tokenizer.json")]
+    if not all(isinstance(file, str) for file in found):
+        return None
+    # By its folder, so that nothing is asked of the network.
+    return load_tokenizer(str(Path(str(config)).parent))
 
 
 def _compute(settings: Settings) -> Compute:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +17,22 @@ if TYPE_CHECKING:
     from smpcli.settings import Settings
     from smpcli.tasks.data import DevData, Rows
     from smpcli.training.batches import Encoded
+    from smpcli.training.cut import Cut
 
 
 @dataclass(frozen=True)
 class Recomputed:
     """metrics: computed now, of the dev sets that are at hand; recorded: what result.json says.
 
-    warnings: what is odd about the predictions.
+    cut: what the texts of each dev set lose that are longer than the task's length; warnings: what is odd about the
+    predictions.
     """
 
     path: Path
     metrics: dict[str, float]
     recorded: dict[str, float]
     warnings: list[str]
+    cut: dict[str, Cut] = field(default_factory=dict)
 
     @property
     def agrees(self) -> bool:
@@ -144,4 +147,5 @@ def recompute(path: Path, data_dir: Path | None = None) -> Recomputed:
     task = run.settings.task
     found = evaluate(run.model, run.dev, task.metrics, task.kind == "regression", torch.device("cpu"))
     recorded = dict(run.directory.result.metrics)
-    return Recomputed(run.directory.path, found.metrics, recorded, found.warnings(run.labels))
+    cut = {split: part.cut for split, part in run.dev.items() if part.cut is not None}
+    return Recomputed(run.directory.path, found.metrics, recorded, found.warnings(run.labels), cut)

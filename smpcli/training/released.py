@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,13 +11,14 @@ from smpcli.errors import UserError
 
 if TYPE_CHECKING:
     from smpcli.tasks.task import Task
+    from smpcli.training.cut import Cut
 
 
 @dataclass(frozen=True)
 class Released:
     """kept of prunable weights remain; words: those that stood for the task's outputs, by name.
 
-    warnings: what is odd about the predictions.
+    warnings: what is odd about the predictions; cut: what the texts of each dev set lose that are too long.
     """
 
     path: Path
@@ -26,6 +27,7 @@ class Released:
     prunable: int
     words: dict[str, str]
     warnings: list[str]
+    cut: dict[str, Cut] = field(default_factory=dict)
 
 
 def evaluate_mask(
@@ -73,7 +75,8 @@ def evaluate_mask(
     kept = sum(int(mask.sum()) for mask in masks.values())
     prunable = sum(mask.numel() for mask in masks.values())
     named = {name: settings.task.words[name] for name in settings.task.outputs}
-    return Released(file, found.metrics, kept, prunable, named, found.warnings(data.labels))
+    cut = {split: part.cut for split, part in dev.items() if part.cut is not None}
+    return Released(file, found.metrics, kept, prunable, named, found.warnings(data.labels), cut)
 
 
 def _with_words(task: Task, which: Literal["task", "released"] | None) -> Task:

@@ -81,6 +81,7 @@ def run(
     from smpcli.tasks.data import load_data
     from smpcli.training.checkpoint import Identity
     from smpcli.training.checkpoint import read as read_checkpoint
+    from smpcli.training.cut import describe as describe_cut
     from smpcli.training.device import compute_of, make_accelerator
     from smpcli.training.session import prepare
 
@@ -106,6 +107,8 @@ def run(
     identity = Identity(settings.digested(), data.digest, session.base_digest, teacher, accelerator.num_processes)
     if saved is not None and (differences := identity.differences(saved.about)):
         raise UserError(f"{path} can't be resumed, as it is another run; different: {', '.join(differences)}")
+    if cut := describe_cut(session.cut):
+        _note(progress, cut)
     _check_disk(session, output, progress)
     # Only now: everything that a person can get wrong has been tried.
     with exclusive(path) if writes else nullcontext():
@@ -340,6 +343,7 @@ def _result(
             "dev": {split: len(examples) for split, examples in data.dev.items()},
             "dev_digests": data.dev_digests,
             "files": files_read,
+            "cut": {name: cut.to_json() for name, cut in session.cut.items()},
         },
         "model": {
             "name": settings.model,

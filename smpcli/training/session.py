@@ -22,6 +22,7 @@ from smpcli.modeling.layers import masked_layers, positions
 from smpcli.modeling.spans import SpanModel, set_span_prototypes
 from smpcli.training.batches import Encoded, chunks, tokens_together, training_loader, training_order
 from smpcli.training.best import Best
+from smpcli.training.cut import Cut
 from smpcli.training.distillation import distil
 from smpcli.training.encoding import encode_rows
 from smpcli.training.evaluate import Evaluation, evaluate
@@ -66,6 +67,12 @@ class Session:
     base_digest: str
     prunable: int
     steps: int
+
+    @property
+    def cut(self) -> dict[str, Cut]:
+        """What texts lost that were too long, by set: "train", and each dev set."""
+        sets = {"train": self.train_set, **self.dev}
+        return {name: encoded.cut for name, encoded in sets.items() if encoded.cut is not None}
 
     def evaluate(self) -> Evaluation:
         task = self.settings.task

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from smpcli.errors import UserError
 from smpcli.training.batches import Encoded, evaluation_order
+from smpcli.training.cut import Cut
 from smpcli.training.tokens import INPUTS
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def encode_questions(tokenizer: Any, questions: Questions, max_length: int, stri
 
     A question is cut to 64 tokens. Raises `UserError` where it leaves no room for more than `stride` tokens.
     """
-    texts, longest = cut_questions(tokenizer, questions.questions)
+    texts, longest, cut = cut_questions(tokenizer, questions.questions)
     room = max_length - longest - tokenizer.num_special_tokens_to_add(pair=True)
     if room <= stride:
         raise UserError(
@@ -71,17 +72,19 @@ def encode_questions(tokenizer: Any, questions: Questions, max_length: int, stri
     names = [name for name in INPUTS if name in found]
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
     columns = {name: found[name] for name in names}
-    return EncodedSpans(columns, torch.from_numpy(labels), padding, questions, owners, offsets)
+    return EncodedSpans(columns, torch.from_numpy(labels), padding, questions, owners, offsets, cut=cut)
 
 
-def cut_questions(tokenizer: Any, questions: list[str]) -> tuple[list[str], int]:
-    """The questions, each up to where its 64th token ends, and the tokens of the longest."""
+def cut_questions(tokenizer: Any, questions: list[str]) -> tuple[list[str], int, Cut]:
+    """The questions, each up to where its 64th token ends, the tokens of the longest, and what is lost."""
     asked = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
-    longest = max(map(len, asked["input_ids"]))
-    if longest <= QUESTION_TOKENS:
-        return questions, longest
+    lengths = np.array([len(ids) for ids in asked["input_ids"]])
+    kept = lengths.clip(max=QUESTION_TOKENS)
+    cut = Cut.count("questions", QUESTION_TOKENS, kept, lengths - kept)
+    if not cut.cut:
+        return questions, int(lengths.max()), cut
     ends = [max((end for _, end in places[:QUESTION_TOKENS]), default=0) for places in asked["offset_mapping"]]
-    return [text[:end] for text, end in zip(questions, ends, strict=True)], QUESTION_TOKENS
+    return [text[:end] for text, end in zip(questions, ends, strict=True)], QUESTION_TOKENS, cut
 
 
 def _tokens_of(places: np.ndarray, questions: Questions, owner: int) -> tuple[int, int]:

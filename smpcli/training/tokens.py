@@ -1,9 +1,9 @@
 """Token ids on disk: a set of texts is tokenised once, then read from the user's cache.
 
-A file holds the ids of all examples end to end, and the length of each. Its name is a digest of everything that
-decides them: texts, tokenizer, length, and the tokenising library's version. Another digest, of the content, is kept
-inside; a file that doesn't agree with it is made anew. Windows of long contexts aren't kept: they belong with
-offsets and answers (spans.py), and making them is a small part of a run on them.
+A file holds the ids of all examples end to end, the length of each, and how many tokens of it were cut off. Its name
+is a digest of everything that decides them: texts, tokenizer, length, and the tokenising library's version. Another
+digest, of the content, is kept inside; a file that doesn't agree with it is made anew. Windows of long contexts are
+not kept: they belong with offsets and answers (spans.py), and making them is a small part of a run on them.
 """
 
 from __future__ import annotations
@@ -32,22 +32,36 @@ Columns = dict[str, list[list[int]]]
 WORTHWHILE = 1000
 # What of a tokenizer's output the models are given.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_LENGTHS, _DIGEST = "lengths", "sha256"
+_LENGTHS, _LOST, _DIGEST = "lengths", "lost", "sha256"
 
 
-def tokenise(tokenizer: Any, examples: Examples, max_length: int) -> Columns:
-    """The model's input columns of all examples, cut to `max_length` tokens; from the cache where they are in it."""
+def tokenise(tokenizer: Any, examples: Examples, max_length: int) -> tuple[Columns, np.ndarray]:
+    """As `tokenise_anew`, from the cache where it is in there."""
     texts, pairs = examples.texts, second_texts(tokenizer, examples.pairs)
     path = _cache_file(tokenizer, texts, pairs, max_length)
-    columns = _read(path, len(examples)) if path is not None else None
-    if columns is None:
-        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=True)
-        columns = {name: encoded[name] for name in INPUTS if name in encoded}
+    found = _read(path, len(examples)) if path is not None else None
+    if found is None:
+        found = tokenise_anew(tokenizer, examples, max_length)
         if path is not None:
             # A cache that can't be written costs time, not the run.
             with suppress(UserError):
-                _write(path, columns)
-    return columns
+                _write(path, *found)
+    return found
+
+
+def tokenise_anew(tokenizer: Any, examples: Examples, max_length: int) -> tuple[Columns, np.ndarray]:
+    """The model's input columns of all examples, cut to `max_length` tokens, and how many tokens each lost."""
+    texts, pairs = examples.texts, second_texts(tokenizer, examples.pairs)
+    encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=True)
+    columns = {name: encoded[name] for name in INPUTS if name in encoded}
+    lost = np.zeros(len(texts), dtype=np.uint32)
+    # Only what fills the length may have been cut: seldom much, so this is cheap.
+    full = [row for row, ids in enumerate(columns["input_ids"]) if len(ids) >= max_length]
+    if full:
+        again = [texts[row] for row in full], None if pairs is None else [pairs[row] for row in full]
+        whole = tokenizer(*again, truncation=False, verbose=False)["input_ids"]
+        lost[full] = [len(ids) - len(columns["input_ids"][row]) for row, ids in zip(full, whole, strict=True)]
+    return columns, lost
 
 
 def input_names(tokenizer: Any) -> list[str]:
@@ -82,11 +96,11 @@ def _cache_file(tokenizer: Any, texts: list[str], pairs: list[str] | None, max_l
     return cache_dir() / "tokens" / f"{digest.hexdigest()[:32]}.safetensors"
 
 
-def _write(path: Path, columns: Columns) -> None:
+def _write(path: Path, columns: Columns, lost: np.ndarray) -> None:
     from safetensors.numpy import save_file
 
     lengths = np.fromiter(map(len, columns["input_ids"]), dtype=np.uint32)
-    arrays = {_LENGTHS: lengths}
+    arrays = {_LENGTHS: lengths, _LOST: lost}
     for name, rows in columns.items():
         flat = np.fromiter((value for row in rows for value in row), dtype=np.int64, count=int(lengths.sum()))
         arrays[name] = flat.astype(np.min_scalar_type(int(flat.max(initial=0))))
@@ -94,8 +108,8 @@ def _write(path: Path, columns: Columns) -> None:
         save_file(arrays, temporary, metadata={_DIGEST: _digest(arrays)})
 
 
-def _read(path: Path, examples: int) -> Columns | None:
-    """The columns of a file, or None where there is none or it isn't as it was written."""
+def _read(path: Path, examples: int) -> tuple[Columns, np.ndarray] | None:
+    """What `_write` was given, or None where there is no file or it isn't as it was written."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -103,6 +117,7 @@ def _read(path: Path, examples: int) -> Columns | None:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if (file.metadata() or {}).get(_DIGEST) != _digest(arrays) or len(arrays[_LENGTHS]) != examples:
                 return None
+            lost = arrays[_LOST]
     except (OSError, SafetensorError, KeyError):
         return None
     ends = np.cumsum(arrays.pop(_LENGTHS), dtype=np.int64).tolist()
@@ -113,7 +128,7 @@ def _read(path: Path, examples: int) -> Columns | None:
         if name in arrays:
             flat = arrays[name].tolist()
             columns[name] = [flat[start:end] for start, end in spans]
-    return columns
+    return columns, lost
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -60,9 +60,9 @@ def test_it_is_read_instead_of_tokenised_again(
     pico: Callable[[str], Path], examples: Examples, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = load_tokenizer(str(pico("bert")))
-    first = tokens.tokenise(tokenizer, examples, 12)
+    first, _ = tokens.tokenise(tokenizer, examples, 12)
     monkeypatch.setattr(type(tokenizer), "__call__", lambda *args, **named: pytest.fail("tokenised again"))
-    assert tokens.tokenise(load_tokenizer(str(pico("bert"))), examples, 12) == first
+    assert tokens.tokenise(load_tokenizer(str(pico("bert"))), examples, 12)[0] == first
 
 
 def test_whatever_decides_the_ids_decides_the_file(
@@ -81,7 +81,7 @@ def test_whatever_decides_the_ids_decides_the_file(
         (mlm, examples, 12),
         (cut_left, examples, 12),
     ):
-        assert tokens.tokenise(tokenizer, given, length) == plainly(tokenizer, given, length)
+        assert tokens.tokenise(tokenizer, given, length)[0] == plainly(tokenizer, given, length)
     assert len(list(cache.iterdir())) == 6
     # Labels have no part in it.
     tokens.tokenise(bert, replace(examples, labels=[1] * 60), 12)
@@ -93,7 +93,7 @@ def test_a_damaged_file_is_made_anew(
     damage: str, pico: Callable[[str], Path], examples: Examples, cache: Path
 ) -> None:
     tokenizer = load_tokenizer(str(pico("bert")))
-    expected = tokens.tokenise(tokenizer, examples, 12)
+    expected, _ = tokens.tokenise(tokenizer, examples, 12)
     (file,) = cache.iterdir()
     whole = file.read_bytes()
     if damage == "cut":
@@ -112,10 +112,46 @@ def test_a_damaged_file_is_made_anew(
         if damage == "other":
             arrays = {"something": np.arange(4)}
         save_file(arrays, file, None if damage == "no digest" else {"sha256": "0" * 64})
-    assert tokens.tokenise(tokenizer, examples, 12) == expected
+    assert tokens.tokenise(tokenizer, examples, 12)[0] == expected
     if damage != "folder":
         assert file.read_bytes() == whole
     assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2"])
+def test_what_is_cut_off_is_counted(
+    name: str, pairs: bool, side: str, pico: Callable[[str], Path], examples: Examples, cache: Path
+) -> None:
+    """The reference: each text (or pair) on its own, whole and cut by the tokenizer."""
+    tokenizer = load_tokenizer(str(pico(name)))
+    tokenizer.truncation_side = side
+    given = examples if pairs else replace(examples, pairs=None)
+    seconds = [("\n" if name == "gpt2" else "") + text for text in examples.pairs or []] if pairs else [None] * 60
+    both = list(zip(given.texts, seconds, strict=True))
+    whole = [len(tokenizer(*one)["input_ids"]) for one in both]
+    cut = [len(tokenizer(*one, truncation=True, max_length=12)["input_ids"]) for one in both]
+    expected = [a - b for a, b in zip(whole, cut, strict=True)]
+    assert 0 < sum(lost > 0 for lost in expected) <= 60
+    for _ in range(2):  # made, then from the cache
+        assert tokens.tokenise(tokenizer, given, 12)[1].tolist() == expected
+    found = encode(tokenizer, given, 12, regression=False).cut
+    assert found is not None
+    assert (found.cut, found.examples) == (sum(lost > 0 for lost in expected), 60)
+    assert (found.lost, found.tokens) == (sum(expected), sum(whole))
+
+
+def test_a_cache_of_an_older_release_is_made_anew(
+    pico: Callable[[str], Path], examples: Examples, cache: Path
+) -> None:
+    tokenizer = load_tokenizer(str(pico("bert")))
+    columns, lost = tokens.tokenise(tokenizer, examples, 12)
+    (file,) = cache.iterdir()
+    arrays = {name: array for name, array in load_file(file).items() if name != "lost"}
+    save_file(arrays, file, {"sha256": tokens._digest(arrays)})
+    again = tokens.tokenise(tokenizer, examples, 12)
+    assert again[0] == columns and again[1].tolist() == lost.tolist()
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
@@ -125,4 +161,4 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SMP_CACHE_DIR", str(tmp_path / "file" / "cache"))
     tokenizer = load_tokenizer(str(pico("bert")))
-    assert tokens.tokenise(tokenizer, examples, 12) == plainly(tokenizer, examples, 12)
+    assert tokens.tokenise(tokenizer, examples, 12)[0] == plainly(tokenizer, examples, 12)
