@@ -59,6 +59,9 @@ def plain_result(**changes: Any) -> dict[str, Any]:
             "dev": {"dev": 872},
             "dev_digests": {"dev": "e" * 64},
             "files": {"/data/my.csv": {"bytes": 10, "sha256": "f" * 64}},
+            "cut": {
+                "dev": {"unit": "texts", "length": 128, "examples": 872, "cut": 3, "tokens": 21000, "lost": 40},
+            },
         },
         "model": {"name": "minilm", "digest": "m" * 64, "head": "prototype"},
         "training": {
