@@ -27,7 +27,9 @@ class About(BaseModel):
     """labels: class names in the order of the logits, of a classification; pairs: whether an example is two texts (of
     a span task: question and context); stride: tokens that windows of a span task's contexts share; words: label
     words, where the head is made of them, with their ids and that of [MASK]; decoder: whether the last token is read
-    instead; model, base_digest: the base model and the digest of its weights.
+    instead; model, base_digest: the base model and the digest of its weights; special_tokens: those that each text it
+    learned from holds, so that special tokens in texts are read as such; where there are none they are split, and
+    exports that lack the key don't know.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
@@ -52,6 +54,8 @@ class About(BaseModel):
     remaining: FiniteFloat
     metric: Name
     metrics: dict[str, FiniteFloat]
+    # Came later than the first version.
+    special_tokens: list[Name] | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> About:
@@ -69,9 +73,9 @@ class About(BaseModel):
         return OUTPUTS.get(self.kind, self.labels)
 
     @property
-    def form(self) -> tuple[str, str, list[str], list[int] | None, int | None]:
+    def form(self) -> tuple[str, str, list[str], list[int] | None, int | None, list[str] | None]:
         """What `rebuild` needs to know besides the base model."""
-        return self.kind, self.head, self.labels, self.word_ids, self.mask_id
+        return self.kind, self.head, self.labels, self.word_ids, self.mask_id, self.special_tokens
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -107,6 +111,7 @@ def describe(run: Reopened, format: str, version: int) -> About:
         remaining=result.run.remaining,
         metric=result.metric,
         metrics=result.metrics,
+        special_tokens=result.data.special_tokens,
     )
 
 

@@ -155,6 +155,7 @@ def _body(run: Reopened, about: About, verified: Verified, size: int, latency: f
     )
     yield "## Use"
     yield from _use(about, longest_text(run))
+    yield from _texts(about)
     yield "## Density by layer"
     yield f"![Remaining weights of each matrix by layer]({PLOT})"
     yield "## How it was made"
@@ -197,6 +198,21 @@ def _use(about: About, length: int) -> Iterable[str]:
     else:
         cut = f"In training, texts were cut to {length} tokens; the tokenizer does so with `truncation=True`."
     yield f"{cut} With smp: `smp predict path/of/this/folder`."
+
+
+def _texts(about: About) -> Iterable[str]:
+    """What becomes of a text before it is tokens."""
+    if about.special_tokens is None:
+        return
+    if about.special_tokens:
+        held = ", ".join(text(name) for name in about.special_tokens)
+        read = f"Each text that it learned from holds {held}: special tokens in a text are read as such."
+    else:
+        read = (
+            "Special tokens that stand in a text are read as plain characters (`split_special_tokens` in "
+            "tokenizer_config.json; with the package `tokenizers` alone, `encode_special_tokens = True`)."
+        )
+    yield f"Texts are stripped of white space at both ends. {read}"
 
 
 def _where(about: About) -> str:

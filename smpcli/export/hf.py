@@ -46,7 +46,10 @@ def answer(batch):
         return found.logits
     ids = inputs["input_ids"]
     where = (ids == mask).int().argmax(1) if mask is not None else 0 * ids[:, 0]
-    where = inputs["attention_mask"].sum(1) - 1 if about["decoder"] else where
+    if about["decoder"]:
+        # The last token that isn't padding, as the stock classes with a head of their own have it.
+        real = inputs["attention_mask"] if about["special_tokens"] is None else ids != tokenizer.pad_token_id
+        where = (torch.arange(ids.shape[1]) * real).amax(1)
     return found.logits[torch.arange(len(ids)), where][:, words]
 
 logits = {}

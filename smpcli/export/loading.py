@@ -43,4 +43,5 @@ def _from_run(path: Path, model: str | None) -> Ready:
     task = settings.task
     pruned, tokenizer = restore(directory, settings, task.labels)
     stride = settings.stride if task.kind == "span" else None
-    return Ready(pruned, tokenizer, task.name, task.labels, settings.max_length, task.pair is not None, stride)
+    how = settings.max_length, task.pair is not None, stride, directory.result.data.special_tokens
+    return Ready(pruned, tokenizer, task.name, task.labels, *how)

@@ -46,8 +46,9 @@ class SharedBase:
         self.model: TaskModel = build_base(first, name, tokenizer)
         self.matrices = find_prunable(self.model.backbone, self.model.config)
         self.base = _BaseWeights(self.model, self.matrices, name)
+        self._tokenizers: dict[bool | None, Any] = {_reading(first.about): tokenizer}
         # One file at a time: unpacked, a mask is eight times as large.
-        self.tasks = [self._task(first if path == paths[0] else read(path), first, tokenizer) for path in paths]
+        self.tasks = [self._task(first if path == paths[0] else read(path), first, name) for path in paths]
         self.current: int | None = None
 
     def use(self, index: int) -> Ready:
@@ -72,8 +73,9 @@ class SharedBase:
             parameters[name].data = tensor
         self.model.word_ids = task.about.word_ids
         self.model.mask_id = task.about.mask_id
+        self.model.padding = None if task.about.special_tokens is None else task.ready.tokenizer.pad_token_id
 
-    def _task(self, task: StoredTask, first: StoredTask, tokenizer: Any) -> _Task:
+    def _task(self, task: StoredTask, first: StoredTask, name: str) -> _Task:
         about, path = task.about, task.path
         if about.base_digest != first.about.base_digest:
             raise UserError(
@@ -89,7 +91,16 @@ class SharedBase:
                 raise UserError(f"{path}: its mask doesn't fit the base model at {matrix.name}")
         _check_head(self.model, task)
         bits = [np.packbits(task.masks[matrix.name].numpy().reshape(-1)) for matrix in self.matrices]
-        return _Task(about, bits, task.head, Ready.of(about, self.model, tokenizer))
+        # One tokenizer for all tasks that read special tokens alike, as it keeps how.
+        reading = _reading(about)
+        if reading not in self._tokenizers:
+            self._tokenizers[reading] = load_tokenizer(name)
+        return _Task(about, bits, task.head, Ready.of(about, self.model, self._tokenizers[reading]))
+
+
+def _reading(about: About) -> bool | None:
+    """Whether special tokens in a task's texts are read as such; None: as the tokenizer has it."""
+    return None if about.special_tokens is None else bool(about.special_tokens)
 
 
 def _check_head(model: TaskModel, task: StoredTask) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from smpcli.errors import UserError, one_line
+from smpcli.tasks.texts import is_unicode
 
 if TYPE_CHECKING:
     from smpcli.export.ready import Ready
@@ -56,7 +57,7 @@ def _in_chunks(names: list[str], users: list[Callable[[], Ready]], texts: Iterat
             ready = use()
             firsts, seconds = _split(chunk, number, ready)
             which = {"task": ready.task} if len(names) == 1 else {"mask": name, "task": ready.task}
-            columns.append([{**which, **answer} for answer in ready.predict(firsts, seconds)])
+            columns.append([{**which, **answer} for answer in ready.predict(firsts, seconds, number + 1)])
         for text, *found in zip(chunk, *columns, strict=True):
             yield from ({"text": text, **answer} for answer in found)
         number += len(chunk)
@@ -85,7 +86,7 @@ def arrange(arguments: Sequence[str], masks: Sequence[Path], file: Path | None) 
     if texts and file:
         raise UserError("texts are given as arguments or with --file, not both")
     for number, text in enumerate(texts, start=1):
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_unicode(text):
             raise UserError(f"text {number} isn't UTF-8: save it in a file as UTF-8 and use --file")
     if texts:
         return exports, texts

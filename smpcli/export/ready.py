@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from smpcli.errors import UserError
+from smpcli.errors import UserError, one_line
+from smpcli.modeling.reading import read_specials
 from smpcli.tasks.squad import Questions
+from smpcli.tasks.texts import is_unicode, prepared
 from smpcli.training.spans import EncodedSpans, answers_of, encode_questions
 from smpcli.training.tokens import INPUTS, second_texts
 
@@ -24,7 +26,8 @@ class Ready(nn.Module):
 
     `predict` takes texts. model: any module that returns such logits; task: the task's name; labels: class names in
     the order of the logits, of a classification; max_length: tokens a text is cut to, as in training; pairs: whether
-    an example is two texts; stride: of a span task, tokens that windows of a long context share, else None.
+    an example is two texts; stride: of a span task, tokens that windows of a long context share, else None;
+    special_tokens: those that each text it learned from holds (`modeling/reading.py`).
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Ready(nn.Module):
         max_length: int,
         pairs: bool,
         stride: int | None = None,
+        special_tokens: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -45,12 +49,15 @@ class Ready(nn.Module):
         self.max_length = max_length
         self.pairs = pairs
         self.stride = stride
+        self.special_tokens = special_tokens
         self.eval()
 
     @classmethod
     def of(cls, about: About, model: nn.Module, tokenizer: Any) -> Ready:
         """From what an export says of itself."""
-        return cls(model, tokenizer, about.task, about.labels, about.max_length, about.pairs, about.stride)
+        read_specials(tokenizer, about.special_tokens)
+        how = about.max_length, about.pairs, about.stride, about.special_tokens
+        return cls(model, tokenizer, about.task, about.labels, *how)
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Token ids and masks (batch, length) -> float32 logits (batch, labels), of spans (batch, 2, length)."""
@@ -59,9 +66,10 @@ class Ready(nn.Module):
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Texts (or pairs of them) as inputs of `forward`, padded to the longest: name -> (batch, length)."""
+        seconds = None if pairs is None else [prepared(text) for text in pairs]
         encoded = self.tokenizer(
-            list(texts),
-            second_texts(self.tokenizer, pairs),
+            [prepared(text) for text in texts],
+            second_texts(self.tokenizer, seconds),
             padding=True,
             padding_side="right",
             truncation=True,
@@ -75,37 +83,71 @@ class Ready(nn.Module):
         """Of a span task: the windows of the contexts, each behind its question."""
         assert self.stride is not None
         ids, answers = [str(index) for index in range(len(questions))], [[] for _ in questions]  # type: ignore[var-annotated]
-        asked = Questions(ids, list(questions), list(contexts), answers)
+        asked = Questions(ids, [prepared(text) for text in questions], list(contexts), answers)
         return encode_questions(self.tokenizer, asked, self.max_length, self.stride)
 
     @torch.no_grad()
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
         """Logits of texts in one batch, on the CPU in float32: (texts, labels). Not of span tasks: see `windows`."""
-        inputs = {name: tensor.to(self._device) for name, tensor in self.encode(texts, pairs).items()}
-        return self(**inputs).cpu()  # type: ignore[no-any-return]
+        return self._logits(self.encode(texts, pairs))
+
+    def _logits(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self(**{name: tensor.to(self._device) for name, tensor in inputs.items()}).cpu()  # type: ignore[no-any-return]
 
     @property
     def _device(self) -> torch.device:
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
-    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    @torch.no_grad()
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, first: int = 1
+    ) -> list[dict[str, Any]]:
         """One answer a text: {"label", "score", "scores"}, {"value"} of a regression, {"answer"} of a span task.
 
         score: the softmax probability of the label; scores: those of all labels, by name; answer: a part of the
-        context. pairs: the second texts (contexts) of a task that has them.
-        Raises UserError where there are some for a task that hasn't, or none.
+        context. pairs: the second texts (contexts) of a task that has them. first: the first text's number in errors.
+        Texts are prepared as in training: white space at both ends is left out.
+        Raises UserError where there are pairs for a task that hasn't, or none, and for a text that can't be read:
+        one without a token, an empty question or context, half a surrogate pair, no [MASK] where each text that was
+        learned from has one.
         """
         if (pairs is not None) != self.pairs or (pairs is not None and len(pairs) != len(texts)):
             takes = "pairs of texts" if self.pairs else "single texts"
             raise UserError(f"task '{self.task}' takes {takes}: give as many second texts as first ones, or none")
+        for number, parts in enumerate(zip(texts, *([] if pairs is None else [pairs]), strict=True), start=first):
+            self._check(number, parts)
         if self.stride is not None and pairs is not None:
-            found = answers_of(self, self.windows(texts, pairs), self._device) if texts else []
-            return [{"answer": answer} for answer in found]
+            return self._found(texts, pairs, first) if texts else []
         answers: list[dict[str, Any]] = []
         for start in range(0, len(texts), BATCH):
             part = slice(start, start + BATCH)
-            answers += self._answers(self.logits(texts[part], pairs[part] if pairs is not None else None))
+            inputs = self.encode(texts[part], pairs[part] if pairs is not None else None)
+            for row, tokens in enumerate(inputs["attention_mask"].sum(1).tolist()):
+                if not tokens:
+                    raise UserError(f"text {first + start + row} holds no token that the model reads: leave it out")
+            answers += self._answers(self._logits(inputs))
         return answers
+
+    def _check(self, number: int, parts: Sequence[str]) -> None:
+        """Refuse a text, or a pair of them, that training wouldn't have taken. Raises UserError."""
+        if not all(map(is_unicode, parts)):
+            raise UserError(f"text {number} holds half a surrogate pair (\\ud800 to \\udfff), no character")
+        mask = self.tokenizer.mask_token
+        count = sum(part.count(mask) for part in parts) if mask in (self.special_tokens or ()) else 1
+        if count != 1:
+            raise UserError(
+                one_line(f"text {number} holds {mask} {count} times, where each text that was learned from has one")
+            )
+        if self.stride is not None and not prepared(parts[0]):
+            raise UserError(f"text {number}: the question is empty")
+
+    def _found(self, questions: Sequence[str], contexts: Sequence[str], first: int) -> list[dict[str, Any]]:
+        """Answers of a span task."""
+        windows = self.windows(questions, contexts)
+        read = {owner for owner, places in zip(windows.owners, windows.offsets, strict=True) if (places > 0).any()}
+        if missing := set(range(len(questions))) - read:
+            raise UserError(f"text {first + min(missing)}: the context is empty, so it holds no answer")
+        return [{"answer": answer} for answer in answers_of(self, windows, self._device)]
 
     def _answers(self, logits: Tensor) -> Iterator[dict[str, Any]]:
         if not self.labels:

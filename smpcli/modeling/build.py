@@ -8,6 +8,7 @@ from smpcli.errors import UserError
 from smpcli.modeling.backbone import load_config, load_pretrained, unsupported
 from smpcli.modeling.heads import TaskModel, output_layer, word_ids
 from smpcli.modeling.layers import make_linear
+from smpcli.modeling.reading import read_alike
 from smpcli.modeling.spans import SpanModel
 from smpcli.tasks.task import OUTPUTS
 
@@ -69,13 +70,13 @@ def _words_model(
             )
         return None
     ids = word_ids(tokenizer, task.words, output_names(task.kind, labels or task.labels), task.name)
-    return _words_form(backbone, task.kind, ids, tokenizer.mask_token_id)
+    return _words_form(backbone, task.kind, ids, tokenizer.mask_token_id, tokenizer.pad_token_id)
 
 
-def _words_form(backbone: Any, kind: str, ids: list[int], mask_id: int | None) -> TaskModel:
+def _words_form(backbone: Any, kind: str, ids: list[int], mask_id: int | None, padding: int | None) -> TaskModel:
     if kind == "span":
         return SpanModel(backbone, "words", set(), ids)
-    return TaskModel(backbone, "words", set(), ids, mask_id, is_decoder(backbone.config))
+    return TaskModel(backbone, "words", set(), ids, mask_id, is_decoder(backbone.config), padding)
 
 
 def _language_class(config: Any) -> Any:
@@ -131,18 +132,24 @@ def rebuild(
     labels: list[str],
     word_ids: list[int] | None = None,
     mask_id: int | None = None,
+    special_tokens: list[str] | None = None,
 ) -> TaskModel:
-    """The model that `build_model` made, from what an export says of it.
+    """The model that `build_model` made, from what an export says of it; it and its tokenizer read texts as then.
 
-    kind: of the task; labels: of a classification. Raises UserError where the base model has no place for them.
+    kind: of the task; labels: of a classification; special_tokens: as for `read_alike`. Raises UserError where the
+    base model has no place for them.
     """
     config = load_config(name)
     if word_ids is None:
-        return _sequence_form(name, kind, head, labels, tokenizer, config)
+        model = _sequence_form(name, kind, head, labels, tokenizer, config)
+        read_alike(model, tokenizer, special_tokens)
+        return model
     backbone, missing = load_pretrained(_language_class(config), name, config)
     if missing or max(word_ids) >= config.vocab_size:
         raise UserError(f"{name} has no trained language-model head for these label words: name the right base model")
-    return _words_form(backbone, kind, word_ids, mask_id)
+    model = _words_form(backbone, kind, word_ids, mask_id, tokenizer.pad_token_id)
+    read_alike(model, tokenizer, special_tokens)
+    return model
 
 
 def outline(settings: RunSettings, task: Task, config: Any) -> Any:

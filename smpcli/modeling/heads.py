@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from smpcli.errors import UserError
 from smpcli.modeling.backbone import digest_weights
+from smpcli.modeling.reading import last_tokens
 
 
 class TaskModel(nn.Module):
@@ -17,7 +18,8 @@ class TaskModel(nn.Module):
 
     backbone: a stock sequence-classification model, or a stock language model when `word_ids` are given.
     head: "words", "prototype" or "classifier". own_names: parameters that belong to the task, not to the base model.
-    last: a decoder, so what is read is the last token of the text.
+    mask_id: of [MASK], where words are read at it; last: a decoder, so what is read is the last token of the text;
+    padding: the token that isn't one of the text's (None, of older runs: only the attention mask tells).
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class TaskModel(nn.Module):
         word_ids: list[int] | None = None,
         mask_id: int | None = None,
         last: bool = False,
+        padding: int | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -36,6 +39,7 @@ class TaskModel(nn.Module):
         self.word_ids = word_ids
         self.mask_id = mask_id
         self.last = last
+        self.padding = padding
         self._positions: Tensor | None = None
         if word_ids is not None:
             backbone.base_model.register_forward_hook(self._keep_one_position)
@@ -62,8 +66,10 @@ class TaskModel(nn.Module):
 
         At [MASK], or at the first token where there is none (SMP 4.2); a decoder's at the last token of the text.
         """
-        if self.last:
+        if self.last and self.padding is None:
             return attention_mask.sum(1) - 1
+        if self.last:
+            return last_tokens(input_ids, self.padding)  # type: ignore[arg-type]
         if self.mask_id is None:
             return torch.zeros(len(input_ids), dtype=torch.long, device=input_ids.device)
         # argmax of an all-False row is 0: the first token.
@@ -132,21 +138,23 @@ def output_layer(backbone: Any) -> tuple[str, nn.Linear]:
 def set_prototypes(model: TaskModel, batches: Iterable[tuple[dict[str, Tensor], Tensor]], scale: float) -> None:
     """Make the output layer's rows the class prototypes of the dense model (in evaluation mode).
 
-    batches: (inputs, labels) over some thousand training examples. Classification: centroids of what reaches the
-    layer, centred over the classes, each of unit length times `scale`; the bias centres the features.
+    batches: (inputs, labels) over some thousand training examples. Classification: centroids of what the layer makes
+    the logits of, centred over the classes, each of unit length times `scale`; the bias centres the features.
     Regression: the ridge regression of the labels on the features.
     """
     _, layer = output_layer(model.backbone)
     seen: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     labels: list[Tensor] = []
     training = model.training
     model.eval()
-    for inputs, target in batches:
-        model(**inputs)
-        seen[-1] = _one_token(seen[-1], inputs)
-        labels.append(target.to(seen[-1].device))
-    hook.remove()
+    # A layer that changes nothing: the model itself picks the token, before the layer or behind it, that it reads.
+    layer.forward = lambda features: features  # type: ignore[method-assign, assignment]
+    try:
+        for inputs, target in batches:
+            seen.append(model(**inputs))
+            labels.append(target.to(seen[-1].device))
+    finally:
+        del layer.forward
     model.train(training)
     features, target = torch.cat(seen).double(), torch.cat(labels)
     if layer.out_features == 1:
@@ -161,14 +169,6 @@ def set_prototypes(model: TaskModel, batches: Iterable[tuple[dict[str, Tensor], 
     layer.weight.copy_(rows)
     if layer.bias is not None:
         layer.bias.copy_(bias)
-
-
-def _one_token(features: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-    """Features (batch, in) of (batch, in), or of (batch, length, in): a decoder's head reads the last token."""
-    if features.ndim == 2:
-        return features
-    last = inputs["attention_mask"].sum(1) - 1
-    return features[torch.arange(len(features), device=features.device), last]
 
 
 def _ridge(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import find_prunable
+from smpcli.modeling.reading import read_alike
 
 if TYPE_CHECKING:
     from typing import Any
@@ -54,6 +55,7 @@ def restore(directory: RunDir, settings: Settings, labels: list[str]) -> tuple[T
     """
     tokenizer = load_tokenizer(settings.model)
     model = build_model(settings.run, _as_trained(settings.task, directory.result.model), labels, tokenizer)
+    read_alike(model, tokenizer, directory.result.data.special_tokens)
     require_base(model, directory.result.model.digest, settings.model, directory.path)
     head = directory.read_tensors("head.safetensors") if directory.has("head.safetensors") else {}
     if missing := model.own_parameters().keys() - head.keys():

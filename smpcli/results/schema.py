@@ -90,6 +90,7 @@ class DataInfo(_Block):
     dev_digests: dict[str, Name] = {}
     files: dict[str, FileInfo] = {}
     cut: dict[str, CutInfo] = {}
+    special_tokens: list[Name] | None = None
 
 
 class ModelInfo(_Block):

@@ -12,6 +12,7 @@ from smpcli.errors import UserError, one_line
 from smpcli.tasks import own
 from smpcli.tasks.tables import Table, shown
 from smpcli.tasks.task import Task
+from smpcli.tasks.texts import prepared
 
 FLOAT32_MAX = 3.4028234663852886e38
 
@@ -32,6 +33,12 @@ class Examples:
         labels: list[Any] = [self.labels[row] for row in rows]
         pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
         return Examples([self.texts[row] for row in rows], pairs, labels)
+
+    def whole_texts(self) -> Iterator[str]:
+        """Each row's text, or both of them as one."""
+        if self.pairs is None:
+            return iter(self.texts)
+        return (f"{text}\n{pair}" for text, pair in zip(self.texts, self.pairs, strict=True))
 
     def split_keys(self) -> list[bytes]:
         """A hash of each row's texts: repeats, in other case or spacing too, stay on one side of a split."""
@@ -89,7 +96,7 @@ def _texts(table: Table, column: str) -> list[str]:
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
             raise UserError(f"{table.place(row)}: '{column}' must be text, not {kind} ({one_line(str(value), 40)})")
-        text = value.strip() if value else ""
+        text = prepared(value) if value else ""
         if not text:
             raise UserError(f"{table.place(row)}: no text in '{column}'")
         texts.append(text)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from smpcli.errors import UserError, one_line
 from smpcli.tasks.tables import Table, read_text
+from smpcli.tasks.texts import prepared
 
 COLUMNS = ("id", "question", "context", "answers")
 # Each question is read with its whole context: all contexts together may be this long, or so many times the file.
@@ -36,6 +37,10 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def whole_texts(self) -> Iterator[str]:
+        """Each question and its context as one text."""
+        return (f"{asked}\n{passage}" for asked, passage in zip(self.questions, self.contexts, strict=True))
 
     @property
     def texts(self) -> list[list[str]]:
@@ -133,7 +138,7 @@ def read_questions(table: Table, names: list[str]) -> Questions:
             raise UserError(f"{place}: the id '{one_line(name, 60)}' is there more than once")
         seen.add(name)
         found.ids.append(name)
-        found.questions.append(asked.strip())
+        found.questions.append(prepared(asked))
         found.contexts.append(passage)
         found.answers.append(_answers(place, passage, marked))
     return found

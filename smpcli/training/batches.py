@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from smpcli.errors import UserError, one_line
 from smpcli.training.cut import Cut
 from smpcli.training.tokens import Columns, tokenise
 
@@ -64,10 +65,16 @@ class Encoded(Dataset[int]):
 
 
 def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool) -> Encoded:
-    """Tokenise examples, cut to `max_length` tokens; large sets come from the cache the next time."""
+    """Tokenise examples, cut to `max_length` tokens; large sets come from the cache the next time.
+
+    Raises UserError for a text that gives no token, which only a tokenizer that puts nothing around texts has.
+    """
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
     labels = torch.tensor(examples.labels, dtype=torch.float32 if regression else torch.long)
     columns, lost = tokenise(tokenizer, examples, max_length)
+    for text, ids in zip(examples.texts, columns["input_ids"], strict=True):
+        if not ids:
+            raise UserError(f"the text {one_line(ascii(text), 60)} holds no token that the model reads: leave it out")
     return Encoded(columns, labels, padding, cut=count_cut(examples, columns, lost, max_length))
 
 

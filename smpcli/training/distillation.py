@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,6 +135,8 @@ def _in_teachers_words(
 ) -> Encoded:
     """The training set as the teacher reads it; for spans it must read as the student does, token by token."""
     from smpcli.modeling.layers import positions
+    from smpcli.modeling.reading import held_in_every, read_specials
+    from smpcli.results.rundir import is_run
 
     kind: str = settings.task.kind
     if kind == "span":
@@ -149,6 +152,8 @@ def _in_teachers_words(
     most = positions(teacher.model) or settings.max_length
     length = min(settings.max_length, most)
     assert isinstance(data.train, Examples)
+    if not is_run(Path(settings.teacher)):  # a run reads as it did
+        read_specials(teacher.tokenizer, held_in_every(teacher.tokenizer, data.train.whole_texts()))
     return encode(teacher.tokenizer, data.train, length, kind == "regression")
 
 

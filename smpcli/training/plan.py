@@ -156,7 +156,7 @@ def _windows(settings: Settings, data: TaskData | None) -> int | None:
     """Windows to train on of a span task's contexts, where data and tokenizer are at hand to count them."""
     from smpcli.training.encoding import encode_rows
 
-    tokenizer = _tokenizer(settings.model) if data is not None else None
+    tokenizer = _tokenizer(settings.model, data) if data is not None else None
     return None if data is None or tokenizer is None else len(encode_rows(tokenizer, data.train, settings))
 
 
@@ -164,26 +164,29 @@ def _cut(settings: Settings, data: TaskData | None) -> dict[str, Cut] | None:
     """What is cut off the texts of each set, where data and tokenizer are at hand to count it."""
     from smpcli.training.encoding import foresee_cut
 
-    tokenizer = _tokenizer(settings.model) if data is not None else None
+    tokenizer = _tokenizer(settings.model, data) if data is not None else None
     if data is None or tokenizer is None:
         return None
     return {name: foresee_cut(tokenizer, rows, settings) for name, rows in {"train": data.train, **data.dev}.items()}
 
 
-def _tokenizer(name: str) -> Any | None:
-    """A model's tokenizer from a folder or the hub's cache; None where it would have to be fetched."""
+def _tokenizer(name: str, data: TaskData) -> Any | None:
+    """A model's tokenizer from a folder or the hub's cache, as it will read the texts; None where it isn't at hand."""
     from huggingface_hub import try_to_load_from_cache
 
     from smpcli.modeling.backbone import load_tokenizer, model_path
+    from smpcli.modeling.reading import held_in_every, read_specials
 
     path = model_path(name)
-    if is_folder(Path(path)):
-        return load_tokenizer(name)
-    config, _ = found = [try_to_load_from_cache(path, file) for file in ("config.json", "tokenizer.json")]
-    if not all(isinstance(file, str) for file in found):
-        return None
-    # By its folder, so that nothing is asked of the network.
-    return load_tokenizer(str(Path(str(config)).parent))
+    if not is_folder(Path(path)):
+        config, _ = found = [try_to_load_from_cache(path, file) for file in ("config.json", "tokenizer.json")]
+        if not all(isinstance(file, str) for file in found):
+            return None
+        # By its folder, so that nothing is asked of the network.
+        name = str(Path(str(config)).parent)
+    tokenizer = load_tokenizer(name)
+    read_specials(tokenizer, held_in_every(tokenizer, data.train.whole_texts()))
+    return tokenizer
 
 
 def _compute(settings: Settings) -> Compute:

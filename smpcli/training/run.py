@@ -103,6 +103,8 @@ def run(
     progress.phase("model")
     set_seed(settings.seed)
     session = prepare(settings, data, accelerator, progress.phase)
+    if session.remark:
+        _note(progress, session.remark)
     teacher = (session.teacher or {}).get("digest")
     identity = Identity(settings.digested(), data.digest, session.base_digest, teacher, accelerator.num_processes)
     if saved is not None and (differences := identity.differences(saved.about)):
@@ -343,6 +345,7 @@ def _result(
             "dev": {split: len(examples) for split, examples in data.dev.items()},
             "dev_digests": data.dev_digests,
             "files": files_read,
+            "special_tokens": session.special_tokens,
             "cut": {name: cut.to_json() for name, cut in session.cut.items()},
         },
         "model": {

@@ -19,6 +19,7 @@ from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
 from smpcli.modeling.layers import masked_layers, positions
+from smpcli.modeling.reading import held_in_every, read_alike, read_specials, remark
 from smpcli.modeling.spans import SpanModel, set_span_prototypes
 from smpcli.training.batches import Encoded, chunks, tokens_together, training_loader, training_order
 from smpcli.training.best import Best
@@ -51,7 +52,8 @@ SETUP_BATCH = 64
 class Session:
     """A run in memory. `weights` are the trained weights, `layers` the masked matrices (none for dense).
 
-    teacher: what the result says of the teacher, None without one.
+    teacher: what the result says of the teacher, None without one; special_tokens: those that each training text
+    holds, which are read as such (`modeling/reading.py`); remark: what is worth saying of them.
     """
 
     settings: Settings
@@ -67,6 +69,8 @@ class Session:
     base_digest: str
     prunable: int
     steps: int
+    special_tokens: list[str] | None = None
+    remark: str | None = None
 
     @property
     def cut(self) -> dict[str, Cut]:
@@ -162,9 +166,12 @@ def prepare(
     if settings.teacher:
         check_teacher(settings)
     tokenizer = load_tokenizer(settings.model)
+    held = held_in_every(tokenizer, data.train.whole_texts())
+    read_specials(tokenizer, held)
     train_set = encode_rows(tokenizer, data.train, settings)
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
-    session = assemble(settings, data.labels, tokenizer, train_set, dev, accelerator)
+    session = assemble(settings, data.labels, tokenizer, train_set, dev, accelerator, held)
+    session.remark = remark(tokenizer, data.train.whole_texts(), held, session.model.mask_id is not None)
     if settings.teacher:
         phase("teacher")
         distilled = distil(settings, data, train_set, tokenizer, session.steps, accelerator.device)
@@ -183,10 +190,12 @@ def assemble(
     train_set: Encoded,
     dev: dict[str, Encoded],
     accelerator: Accelerator,
+    special_tokens: list[str] | None = None,
 ) -> Session:
     """The same from tokenised data, without a teacher."""
     task, device = settings.task, accelerator.device
     model = build_model(settings.run, task, labels, tokenizer).to(device)
+    read_alike(model, tokenizer, special_tokens)
     _check_length(model, [train_set, *dev.values()])
     base_digest = model.base_digest()
     setup = list(_setup_batches(train_set, settings.seed, device))
@@ -221,6 +230,7 @@ def assemble(
         base_digest=base_digest,
         prunable=prunable,
         steps=count_steps(settings, len(train_set)),
+        special_tokens=special_tokens,
     )
 
 

@@ -90,7 +90,9 @@ def _cache_file(tokenizer: Any, texts: list[str], pairs: list[str] | None, max_l
     # These two are set by whoever called it last.
     described.pop("truncation", None)
     described.pop("padding", None)
-    about = [version, described, tokenizer.truncation_side, tokenizer.model_input_names, max_length]
+    # Whether special tokens in texts are split is in no description.
+    state = [tokenizer.truncation_side, tokenizer.model_input_names, tokenizer.split_special_tokens]
+    about = [version, described, *state, max_length]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     digest.update(json.dumps([texts, pairs], ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return cache_dir() / "tokens" / f"{digest.hexdigest()[:32]}.safetensors"

@@ -99,6 +99,19 @@ def test_a_task_on_pairs(smp: Smp, pico: Callable[[str], Path], tmp_path: Path) 
         load(run).predict(["good film"])
 
 
+def test_a_line_that_cannot_be_read_is_named_and_those_before_it_are_answered(
+    smp: Smp, pico: Callable[[str], Path], sentiment: Any, tmp_path: Path
+) -> None:
+    run = make_run("prune", "--task", sentiment.csv, "--model", pico("gpt2"), *SHORT, "--output", tmp_path)
+    assert rows(smp("predict", run, "good film").ok().out)[0]["label"] in ("negative", "positive")
+    lines = ["a good film"] * 299 + [" ", "a dull film"]
+    (tmp_path / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    refused = smp("predict", run, "--file", tmp_path / "texts.txt")
+    assert refused.code == 2 and refused.err.startswith("error: text 300 holds no token")
+    # Texts are answered 256 at a time.
+    assert len(rows(refused.out)) == 256
+
+
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [

@@ -171,6 +171,57 @@ def test_prototypes_work_on_every_architecture(pico: Any, sentiment: Any, name: 
     assert torch.equal(layer.weight, weight)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_decoder_s_prototypes_are_of_the_token_that_is_read(pico: Any, sentiment: Any, name: str) -> None:
+    """Its tokenizer puts the padding token behind a text, and one text ends in it: neither is what is read."""
+    tokenizer = load_tokenizer(str(pico(name)))
+    padding = tokenizer.pad_token_id
+    config = hf.AutoConfig.from_pretrained(pico(name), num_labels=2, pad_token_id=padding)
+    backbone = hf.AutoModelForSequenceClassification.from_pretrained(pico(name), config=config)
+    rows = [tokenizer(text)["input_ids"] + [padding] for text, _ in sentiment.rows[:12]]
+    rows[3] += [padding, padding]
+    labels = [number % 2 for number in range(12)]
+    data = []
+    for start in (0, 5):
+        part = rows[start : start + 7][: 5 if start == 0 else 7]
+        longest = max(map(len, part))
+        inputs = {
+            "input_ids": torch.tensor([row + [padding] * (longest - len(row)) for row in part]),
+            "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in part]),
+        }
+        data.append((inputs, torch.tensor(labels[start : start + len(part)])))
+    set_prototypes(TaskModel(backbone, "prototype", {"score.weight"}, last=True), data, scale=3.0)
+
+    decoder = hf.AutoModel.from_pretrained(pico(name)).eval()
+    sums = [torch.zeros(32, dtype=torch.double) for _ in range(2)]
+    with torch.no_grad():
+        for row, label in zip(rows, labels, strict=True):
+            place = max(number for number, token in enumerate(row) if token != padding)
+            assert place == len(row) - (4 if row is rows[3] else 2)
+            sums[label] += decoder(input_ids=torch.tensor([row])).last_hidden_state[0, place].double() / 6
+    direction = (sums[1] - sums[0]) / 2
+    expected = 3 * direction / direction.norm()
+    found = backbone.score.weight.detach().double()
+    torch.testing.assert_close(found, torch.stack([-expected, expected]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_decoder_s_words_are_read_where_its_classes_are(pico: Any) -> None:
+    tokenizer = load_tokenizer(str(pico("gpt2")))
+    padding = tokenizer.pad_token_id
+    backbone = hf.AutoModelForCausalLM.from_pretrained(pico("gpt2")).eval()
+    ids = word_ids(tokenizer, WORDS, ["negative", "positive"], "task")
+    plain = hf.AutoModelForCausalLM.from_pretrained(pico("gpt2")).eval()
+    model = TaskModel(backbone, "words", set(), ids, last=True, padding=padding).eval()
+    rows = [[9, 8, 7, padding], [9, 8, padding, padding], [9, 8, 7, 6]]
+    inputs = {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor([[1] * 4, [1] * 3 + [0], [1] * 4])}
+    with torch.no_grad():
+        full = plain(**inputs).logits
+        torch.testing.assert_close(model(**inputs), full[range(3), [2, 1, 3]][:, ids], rtol=1e-5, atol=1e-5)
+        # A run that is older than this was read at the last token of all.
+        model.padding = None
+        torch.testing.assert_close(model(**inputs), full[range(3), [3, 2, 3]][:, ids], rtol=1e-5, atol=1e-5)
+
+
 def test_prototypes_tell_the_classes_apart(pico: Any, sentiment: Any) -> None:
     model = classifier(pico, "bert").eval()
     data = [(inputs, (labels > 0).long()) for inputs, labels in batches(pico, sentiment, "bert")]

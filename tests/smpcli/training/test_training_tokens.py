@@ -71,6 +71,8 @@ def test_whatever_decides_the_ids_decides_the_file(
     bert, mlm = (load_tokenizer(str(pico(name))) for name in ("bert", "roberta"))
     cut_left = load_tokenizer(str(pico("bert")))
     cut_left.truncation_side = "left"
+    split = load_tokenizer(str(pico("bert")))
+    split.split_special_tokens = True
     other = replace(examples, texts=[examples.texts[0] + " film", *examples.texts[1:]])
     single = replace(examples, pairs=None)
     for tokenizer, given, length in (
@@ -80,12 +82,13 @@ def test_whatever_decides_the_ids_decides_the_file(
         (bert, single, 12),
         (mlm, examples, 12),
         (cut_left, examples, 12),
+        (split, examples, 12),
     ):
         assert tokens.tokenise(tokenizer, given, length)[0] == plainly(tokenizer, given, length)
-    assert len(list(cache.iterdir())) == 6
+    assert len(list(cache.iterdir())) == 7
     # Labels have no part in it.
     tokens.tokenise(bert, replace(examples, labels=[1] * 60), 12)
-    assert len(list(cache.iterdir())) == 6
+    assert len(list(cache.iterdir())) == 7
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "bit", "value", "other", "no digest", "folder"])
