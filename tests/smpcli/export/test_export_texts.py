@@ -217,3 +217,39 @@ def test_control_characters_alone_are_no_text_for_a_model_that_adds_nothing(pico
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     with pytest.raises(UserError, match=r"the text '\\x01\\x02' holds no token that the model reads"):
         encode(tokenizer, texts, 24, regression=False)
+
+
+# -- a tokenizer that appends its padding token --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["words", "prototype"])
+def test_a_decoder_whose_tokenizer_appends_its_padding_token(
+    pico: Any, sentiment: Any, export_here: Export, tmp_path: Path, head: str
+) -> None:
+    from tokenizers import processors
+
+    model = shutil.copytree(pico("gpt2"), tmp_path / "model")
+    tokenizer = hf.AutoTokenizer.from_pretrained(model)
+    end = tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", end)]
+    )
+    tokenizer.save_pretrained(model)
+    run = prune(str(sentiment.words), model=str(model), head=head, output=tmp_path, **SHORT).path
+    folder = export_here(run, "hf", output=tmp_path / "hf").path
+    ids = hf.AutoTokenizer.from_pretrained(folder)("a good film")["input_ids"]
+    assert ids[-1] == end and end not in ids[:-1]
+    # What stands before the appended token, by transformers alone.
+    with torch.no_grad():
+        if head == "prototype":
+            stock = hf.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+            hidden = stock.transformer(input_ids=torch.tensor([ids])).last_hidden_state
+            expected = stock.score(hidden[0, -2]).tolist()
+        else:
+            stock = hf.AutoModelForCausalLM.from_pretrained(folder).eval()
+            words = json.loads((folder / "smp.json").read_text())["word_ids"]
+            expected = stock(input_ids=torch.tensor([ids])).logits[0, -2, words].tolist()
+    for place in (run, folder, export_here(run, "mask", output=tmp_path / "a.smpmask").path):
+        # Beside a longer text it is padded.
+        found = load(place).logits(["a good film", "a dull film with a boring script"])[0].tolist()
+        assert found == pytest.approx(expected, abs=1e-5), place

@@ -62,6 +62,7 @@ def plain_result(**changes: Any) -> dict[str, Any]:
             "cut": {
                 "dev": {"unit": "texts", "length": 128, "examples": 872, "cut": 3, "tokens": 21000, "lost": 40},
             },
+            "special_tokens": [],
         },
         "model": {"name": "minilm", "digest": "m" * 64, "head": "prototype"},
         "training": {

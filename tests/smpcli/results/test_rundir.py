@@ -126,7 +126,7 @@ def test_clearing_that_is_cut_off_leaves_an_unfinished_run(
 def test_runs_of_before_some_keys_are_read(tmp_path: Path, make_run: MakeRun) -> None:
     old = {"digest": "d" * 64, "origin": "folder SST-2", "train": 67349, "dev": {"dev": 872}}
     data = RunDir.open(make_run(tmp_path / "run", data=old)).result.data
-    assert (data.dev_digests, data.files, data.cut) == ({}, {}, {})
+    assert (data.dev_digests, data.files, data.cut, data.special_tokens) == ({}, {}, {}, None)
 
 
 def test_open_gives_what_is_there(tmp_path: Path, make_run: MakeRun) -> None:
