@@ -171,7 +171,7 @@ def _cut(settings: Settings, data: TaskData | None) -> dict[str, Cut] | None:
 
 
 def _tokenizer(name: str, data: TaskData) -> Any | None:
-    """A model's tokenizer from a folder or the hub's cache, as it will read the texts; None where it isn't at hand."""
+    """A model's tokenizer from a folder or the hub's cache, as the run will have it; None where it isn't at hand."""
     from huggingface_hub import try_to_load_from_cache
 
     from smpcli.modeling.backbone import load_tokenizer, model_path
