@@ -227,10 +227,10 @@ def _shrink_nothing(path: str, longest: int) -> tuple[Any, int]:
     from smpcli.modeling.backbone import load_config, load_pretrained
     from smpcli.modeling.compact import CompactModel
     from smpcli.modeling.heads import TaskModel
-    from smpcli.modeling.layers import positions
+    from smpcli.modeling.limits import limits_of
 
     backbone, missing = load_pretrained(AutoModelForSequenceClassification, path, load_config(path))
-    most = positions(backbone)
+    most = limits_of(backbone).positions
     if most is not None and longest > most:
         raise UserError(f"the model takes {most} tokens at most: give --lengths up to {most}")
     architecture, tensors, _ = take_apart(TaskModel(backbone, "classifier", missing))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,8 @@ def build_graph(model: CompactModel, inputs: Sequence[str] = INPUTS) -> onnx.Mod
     made = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="smp"
     )
+    limits = {name: str(rows) for name, rows in asdict(model.limits).items() if rows is not None}
+    helper.set_model_props(made, limits)
     onnx.checker.check_model(made)
     return made
 

@@ -94,7 +94,7 @@ def load(path: Path, model: str | None = None) -> Ready:
     """The folder's own model; it needs no base, so `model` changes nothing."""
     about = read_about(path, FORMAT, VERSION)
     tokenizer = load_tokenizer(str(path))
-    return Ready.of(about, rebuild(str(path), tokenizer, *about.form), tokenizer)
+    return Ready.of(about, rebuild(str(path), tokenizer, *about.form, whole=True), tokenizer)
 
 
 def _save(run: Reopened, about: About, folder: Path) -> None:

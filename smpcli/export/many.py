@@ -17,6 +17,7 @@ from smpcli.export.about import About
 from smpcli.export.mask import StoredTask, build_base, read
 from smpcli.export.ready import Ready
 from smpcli.modeling.backbone import load_tokenizer, weights_file
+from smpcli.modeling.fit import refuse_infinite
 from smpcli.modeling.heads import TaskModel, output_layer
 from smpcli.modeling.layers import PrunableMatrix, find_prunable
 
@@ -105,6 +106,7 @@ def _reading(about: About) -> bool | None:
 
 def _check_head(model: TaskModel, task: StoredTask) -> None:
     """Refuse a head that isn't one of this model with as many outputs as the task has labels. Raises UserError."""
+    refuse_infinite(task.head, str(task.path))
     own = model.own_parameters()
     wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
     if model.word_ids is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from smpcli.export.formats import FULL, Exported
 from smpcli.export.ready import Ready
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.compact import CompactModel
+from smpcli.modeling.limits import Limits
 from smpcli.training.recompute import Reopened
 from smpcli.training.tokens import INPUTS, input_names
 
@@ -89,6 +91,10 @@ class GraphModel(nn.Module):
             raise UserError(
                 one_line(f"damaged export {file}: onnxruntime can't load it ({error}); export it again")
             ) from error
+        said = self.session.get_modelmeta().custom_metadata_map
+        # Graphs of earlier releases don't say them.
+        rows = {name: said.get(name, "") for name in ("tokens", "positions", "segments")}
+        self.limits = Limits(**{name: int(text) for name, text in rows.items() if re.fullmatch("[0-9]{1,9}", text)})
         outputs = [found.name for found in self.session.get_outputs()]
         self.names = [wanted.name for wanted in self.session.get_inputs()]
         if outputs != ["logits"] or not {"input_ids", "attention_mask"} <= {*self.names} <= {*INPUTS}:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from smpcli.errors import UserError, one_line
+from smpcli.modeling.limits import Limits, check_fits, limits_of
 from smpcli.modeling.reading import read_specials
 from smpcli.tasks.squad import Questions
 from smpcli.tasks.texts import is_unicode, prepared
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from smpcli.export.about import About
 
 BATCH = 32
+SHORTEN = "shorten them"
 
 
 class Ready(nn.Module):
@@ -50,6 +52,7 @@ class Ready(nn.Module):
         self.pairs = pairs
         self.stride = stride
         self.special_tokens = special_tokens
+        self._limits: Limits | None = None
         self.eval()
 
     @classmethod
@@ -65,7 +68,10 @@ class Ready(nn.Module):
         return logits.float()
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Texts (or pairs of them) as inputs of `forward`, padded to the longest: name -> (batch, length)."""
+        """Texts (or pairs of them) as inputs of `forward`, padded to the longest: name -> (batch, length).
+
+        Raises UserError for what the model has no rows for: a token added later, a text beyond its positions.
+        """
         seconds = None if pairs is None else [prepared(text) for text in pairs]
         encoded = self.tokenizer(
             [prepared(text) for text in texts],
@@ -77,14 +83,23 @@ class Ready(nn.Module):
             return_attention_mask=True,
             return_tensors="pt",
         )
-        return {name: encoded[name] for name in INPUTS if name in encoded}
+        inputs = {name: encoded[name] for name in INPUTS if name in encoded}
+        check_fits(self._limits_for(inputs), inputs, SHORTEN)
+        return inputs
 
     def windows(self, questions: Sequence[str], contexts: Sequence[str]) -> EncodedSpans:
         """Of a span task: the windows of the contexts, each behind its question."""
         assert self.stride is not None
         ids, answers = [str(index) for index in range(len(questions))], [[] for _ in questions]  # type: ignore[var-annotated]
         asked = Questions(ids, [prepared(text) for text in questions], list(contexts), answers)
-        return encode_questions(self.tokenizer, asked, self.max_length, self.stride)
+        encoded = encode_questions(self.tokenizer, asked, self.max_length, self.stride)
+        check_fits(self._limits_for(encoded.columns), encoded.columns, SHORTEN)
+        return encoded
+
+    def _limits_for(self, inputs: Iterable[str]) -> Limits:
+        if self._limits is None:
+            self._limits = limits_of(self.model, inputs)
+        return self._limits
 
     @torch.no_grad()
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:

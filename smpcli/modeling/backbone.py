@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +88,30 @@ def _found(name: str) -> str:
 
 def weights_file(name: str) -> Path | None:
     """The one file that holds a model's weights, where they are in one file and on this machine."""
-    folder = Path(model_path(name))
-    if folder.is_dir():
-        return folder / "model.safetensors" if (folder / "model.safetensors").is_file() else None
+    files = weight_files(name)
+    return files[0] if len(files) == 1 and files[0].name == "model.safetensors" else None
+
+
+def weight_files(name: str) -> list[Path]:
+    """The safetensors files that hold a model's weights, as far as they are on this machine."""
+    path = model_path(name)
+    whole, index = _at_hand(path, "model.safetensors"), _at_hand(path, "model.safetensors.index.json")
+    if whole is not None or index is None:
+        return [] if whole is None else [whole]
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []  # whoever loads it says what is wrong
+    return [found for file in names if (found := _at_hand(path, str(file))) is not None]
+
+
+def _at_hand(path: str, file: str) -> Path | None:
+    """A file of a model's folder, or of the hub's cache; path: what transformers is given."""
+    if is_folder(Path(path)):
+        return Path(path) / file if (Path(path) / file).is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "model.safetensors")
+    found = try_to_load_from_cache(path, file)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -123,43 +143,82 @@ def load_tokenizer(name: str | Path) -> Any:
     return tokenizer
 
 
-def load_pretrained(auto_class: Any, name: str, config: Any) -> tuple[Any, set[str]]:
-    """The model, and the names of the parameters that the checkpoint doesn't hold (its task head, newly made)."""
-    import torch
+@dataclass(frozen=True)
+class Loaded:
+    """A model, and the names of the parameters that the checkpoint doesn't hold (its head, newly made).
 
+    reshaped: those among them that the checkpoint holds in another shape.
+    """
+
+    model: Any
+    missing: set[str]
+    reshaped: set[str]
+
+
+def load_pretrained(auto_class: Any, name: str, config: Any) -> tuple[Any, set[str]]:
+    """The model, and the names of the parameters that the checkpoint doesn't hold. Raises as `load_base` does."""
+    loaded = load_base(auto_class, name, config)
+    return loaded.model, loaded.missing
+
+
+def load_base(auto_class: Any, name: str, config: Any, *, outline: bool = False) -> Loaded:
+    """The model from a checkpoint that holds all of it but the output head and maybe a pooler.
+
+    outline: read names and shapes alone, from this machine: no memory is taken, and no number looked at. Raises
+    UserError for a checkpoint that lacks anything else, holds it in another shape, or holds NaN.
+    """
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"model type '{config.model_type}' is an encoder with a decoder: choose one of either kind, "
             "such as bert, roberta, distilbert, electra or gpt2, with --model"
         )
-    path = _found(name)
+    from smpcli.modeling.fit import merge_pruned, newly_made, refuse_infinite, shapes_of
+    from smpcli.modeling.layers import make_linear
+
+    path = model_path(name) if outline else _found(name)
     if is_folder(Path(path)):
         check_weights(Path(path), name, auto_class, config)
     try:
-        model, info = auto_class.from_pretrained(
-            path,
-            config=config,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype="float32",
-            # On a CPU the fused attention's backward takes longer than the plain one's (docs/performance.md).
-            attn_implementation=None if torch.cuda.is_available() else "eager",
-        )
+        model, info = _read(auto_class, path, config, outline, None)
+        stored = shapes_of(weight_files(name))
+        if any(key.endswith("_orig") for key in info["unexpected_keys"]):
+            from safetensors.torch import load_file
+
+            merged = merge_pruned({key: t for file in weight_files(name) for key, t in load_file(file).items()})
+            if merged is not None:
+                model, info = _read(auto_class, path, config, outline, merged)
     except Exception as error:  # whatever a stranger's file makes of the library
         if "Unrecognized configuration class" in str(error):
             raise unsupported(config, error) from error
         raise cannot_load(name, error) from error
-    missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    from smpcli.modeling.layers import find_prunable, make_linear
+    new = newly_made(make_linear(model), info, stored, name)
+    refuse_infinite(dict(model.named_parameters()), f"can't load the model in {name}")
+    return Loaded(model, new.names, new.reshaped)
 
-    make_linear(model)
-    if strange := sorted({f"{matrix.name}.weight" for matrix in find_prunable(model, config)} & missing):
-        raise UserError(
-            f"the weights in {name} don't fit its config.json at {strange[0]}: the two are of different models"
-        )
-    return model, missing
+
+def _read(auto_class: Any, path: str, config: Any, outline: bool, tensors: dict[str, Any] | None) -> Any:
+    """What `from_pretrained` returns: the model and its loading info. tensors: in place of what the files hold."""
+    import torch
+
+    return auto_class.from_pretrained(
+        path,
+        config=config,
+        state_dict=tensors,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=outline,
+        device_map="meta" if outline else None,
+        dtype="float32",
+        # On a CPU the fused attention's backward takes longer than the plain one's (docs/performance.md).
+        attn_implementation=None if torch.cuda.is_available() else "eager",
+    )
+
+
+def check_base(auto_class: Any, name: str, config: Any) -> Loaded | None:
+    """As `load_base` by names and shapes alone; None where the weights aren't on this machine."""
+    return load_base(auto_class, name, config, outline=True) if weight_files(name) else None
 
 
 def unsupported(config: Any, error: Exception) -> UserError:

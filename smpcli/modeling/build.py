@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from smpcli.errors import UserError
-from smpcli.modeling.backbone import load_config, load_pretrained, unsupported
+from smpcli.errors import UserError, one_line
+from smpcli.modeling.backbone import check_base, load_base, load_config, load_pretrained, unsupported
 from smpcli.modeling.heads import TaskModel, output_layer, word_ids
 from smpcli.modeling.layers import make_linear
 from smpcli.modeling.reading import read_alike
@@ -103,21 +105,83 @@ def _sequence_model(settings: RunSettings, task: Task, labels: list[str], tokeni
     return _sequence_form(settings.model, task.kind, head, labels or task.labels, tokenizer, config)
 
 
-def _sequence_form(name: str, kind: str, head: str, labels: list[str], tokenizer: Any, config: Any) -> TaskModel:
+def _sequence_form(
+    name: str, kind: str, head: str, labels: list[str], tokenizer: Any, config: Any, whole: bool = False
+) -> TaskModel:
+    theirs = label_names(config)
     _name_labels(config, kind, labels)
-    if is_decoder(config):
-        # Its stock class finds the last token by the padding behind it.
-        config.pad_token_id = tokenizer.pad_token_id
-    backbone, missing = load_pretrained(_stock_class(kind), name, config)
+    pad_as_tokenizer(config, tokenizer)
+    loaded = load_base(stock_class(kind), name, config)
+    if whole and loaded.missing:
+        raise UserError(one_line(f"{name} lacks {min(loaded.missing)} of its head: export the run again"))
+    backbone = loaded.model
     # Prototypes replace the output layer even where the checkpoint brings one.
     output, layer = output_layer(backbone)
-    own = missing | {f"{output}.{part}" for part, _ in layer.named_parameters()}
+    parts = {f"{output}.{part}" for part, _ in layer.named_parameters()}
+    own = loaded.missing | parts
     if kind == "span":
         return SpanModel(backbone, head, own)
-    return TaskModel(backbone, head, own, last=is_decoder(config))
+    made = TaskModel(backbone, head, own, last=is_decoder(config))
+    brought = parts - (loaded.missing - loaded.reshaped)
+    if head == "classifier" and brought:
+        order = None
+        if not parts & loaded.missing:
+            order = [0] if kind == "regression" else label_order(theirs, labels)
+        if order is None:
+            made.notes.append(
+                one_line(
+                    f"the output layer of {name} stands for {', '.join(theirs)}, the task asks for "
+                    f"{', '.join(output_names(kind, labels))}: it starts anew"
+                )
+            )
+        _place_rows(backbone, layer, order)
+    return made
 
 
-def _stock_class(kind: str) -> Any:
+def _place_rows(backbone: Any, layer: Any, order: list[int] | None) -> None:
+    """Put an output layer's rows into this order; None: make them as the library makes those of a new layer."""
+    import torch
+
+    if order is not None:
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.copy_(parameter[order].clone())
+        return
+    for parameter in layer.parameters():
+        # The mark of what was loaded, which the library never makes anew.
+        parameter._is_hf_initialized = False
+    backbone._init_weights(layer)
+
+
+def pad_as_tokenizer(config: Any, tokenizer: Any) -> None:
+    """A decoder's stock class finds the last token by the padding behind it: by the tokenizer's."""
+    if is_decoder(config):
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def label_names(config: Any) -> list[str]:
+    """What a checkpoint's outputs stand for, in their order; LABEL_0, LABEL_1 … where it doesn't say."""
+    return [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
+
+
+def label_order(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
+    """For each of our labels, the output of that name among theirs; case, spaces, - and _ don't count.
+
+    None where the names are not the same ones: nothing is guessed from the order.
+    """
+    for spell in (str, _plain):
+        spelt = [spell(label) for label in theirs]
+        wanted = [spell(label) for label in ours]
+        if sorted(spelt) == sorted(wanted) and len(set(spelt)) == len(spelt):
+            return [spelt.index(label) for label in wanted]
+    return None
+
+
+def _plain(label: str) -> str:
+    return label.casefold().replace("_", " ").replace("-", " ")
+
+
+def stock_class(kind: str) -> Any:
     """The stock class that has a head of its own for this kind of task."""
     from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
@@ -133,15 +197,17 @@ def rebuild(
     word_ids: list[int] | None = None,
     mask_id: int | None = None,
     special_tokens: list[str] | None = None,
+    *,
+    whole: bool = False,
 ) -> TaskModel:
     """The model that `build_model` made, from what an export says of it; it and its tokenizer read texts as then.
 
-    kind: of the task; labels: of a classification; special_tokens: as for `read_alike`. Raises UserError where the
-    base model has no place for them.
+    kind: of the task; labels: of a classification; special_tokens: as for `read_alike`; whole: the head must be
+    there, too. Raises UserError where the base model has no place for them.
     """
     config = load_config(name)
     if word_ids is None:
-        model = _sequence_form(name, kind, head, labels, tokenizer, config)
+        model = _sequence_form(name, kind, head, labels, tokenizer, config, whole)
         read_alike(model, tokenizer, special_tokens)
         return model
     backbone, missing = load_pretrained(_language_class(config), name, config)
@@ -159,12 +225,22 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
     words = reads_words(settings, task, config)
     if not words:
         _name_labels(config, task.kind, task.labels)
-    auto_class = _language_class(config) if words else _stock_class(task.kind)
+    auto_class = _language_class(config) if words else stock_class(task.kind)
     try:
         with torch.device("meta"):
             return make_linear(auto_class.from_config(config, trust_remote_code=False))
     except ValueError as error:
         raise unsupported(config, error) from error
+
+
+def check_weights_at_hand(settings: RunSettings, task: Task, config: Any) -> None:
+    """Refuse weights that don't fit their configuration, where they are on this machine, by names and shapes alone.
+
+    Raises UserError.
+    """
+    config = copy.deepcopy(config)
+    _name_labels(config, task.kind, task.labels)
+    check_base(stock_class(task.kind), settings.model, config)
 
 
 def output_names(kind: str, labels: list[str]) -> list[str]:

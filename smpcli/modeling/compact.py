@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, gelu, layer_norm, linear, relu, scaled_dot_product_attention, silu
 
+from smpcli.modeling.limits import Limits
+
 #: The six matrices of a block.
 ROLES = ("query", "key", "value", "output", "up", "down")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -301,6 +303,12 @@ class CompactModel(nn.Module):
             x = x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
         logits: Tensor = self.head(x[:, 0])
         return logits
+
+    @property
+    def limits(self) -> Limits:
+        """What its tables have rows for."""
+        e = self.embeddings
+        return Limits(len(e.word), e.longest, None if e.segment is None else len(e.segment))
 
     @staticmethod
     def score_bias(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -40,6 +40,8 @@ class TaskModel(nn.Module):
         self.mask_id = mask_id
         self.last = last
         self.padding = padding
+        #: What a person should know of how the model was made.
+        self.notes: list[str] = []
         self._positions: Tensor | None = None
         if word_ids is not None:
             backbone.base_model.register_forward_hook(self._keep_one_position)

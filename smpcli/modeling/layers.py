@@ -112,16 +112,6 @@ def make_linear(model: nn.Module) -> nn.Module:
     return model
 
 
-def positions(model: nn.Module) -> int | None:
-    """How many tokens the model can take, by its table of positions; None where it has none."""
-    for name, module in model.named_modules():
-        if name.endswith(("position_embeddings", ".wpe")) and isinstance(module, nn.Embedding):
-            # RoBERTa and kin begin to count behind the padding's own position.
-            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - skipped
-    return None
-
-
 def masked_layers(model: nn.Module, config: Any) -> list[MaskedLayer]:
     """The prunable matrices, each with its own W kept beside the module."""
     heads = int(getattr(config, "num_attention_heads", 0) or 0)

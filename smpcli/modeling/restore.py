@@ -13,6 +13,7 @@ from pruners.masking import MaskedLayer
 from smpcli.errors import UserError
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
+from smpcli.modeling.fit import refuse_infinite
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import find_prunable
 from smpcli.modeling.reading import read_alike
@@ -87,7 +88,8 @@ def require_base(model: TaskModel, digest: str, name: str, where: Path) -> None:
 
 @torch.no_grad()
 def place_tensors(model: TaskModel, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor], where: Path) -> None:
-    """Copy head and trained tensors into the model. Raises UserError for one that doesn't fit."""
+    """Copy head and trained tensors into the model. Raises UserError for one that doesn't fit or holds NaN."""
+    refuse_infinite(tensors, str(where))
     parameters = dict(model.backbone.named_parameters())
     for name, tensor in tensors.items():
         target = parameters.get(name.removesuffix(KEPT))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from smpcli.errors import UserError, one_line
+from smpcli.modeling.limits import Limits, check_fits
 from smpcli.training.cut import Cut
 from smpcli.training.tokens import Columns, tokenise
 
@@ -82,6 +83,14 @@ def count_cut(examples: Examples, columns: Columns, lost: np.ndarray, max_length
     """From what `tokenise` returns of the examples."""
     unit = "texts" if examples.pairs is None else "pairs of texts"
     return Cut.count(unit, max_length, [len(ids) for ids in columns["input_ids"]], lost)
+
+
+def check_encoded(limits: Limits, sets: Iterable[Encoded], remedy: str = "") -> None:
+    """Refuse examples, and padding beside them, that a model has no rows for. Raises UserError (`check_fits`)."""
+    for encoded in sets:
+        check_fits(limits, encoded.columns, remedy)
+        if len(set(encoded.lengths.tolist())) > 1:
+            check_fits(limits, {"input_ids": [[encoded.padding["input_ids"]]]})
 
 
 Rows = TypeVar("Rows", np.ndarray, list[int])

@@ -20,7 +20,7 @@ from torch.nn.functional import kl_div, log_softmax, mse_loss, pad
 
 from smpcli.errors import UserError
 from smpcli.tasks.examples import Examples
-from smpcli.training.batches import Encoded, chunks, encode, training_order
+from smpcli.training.batches import Encoded, check_encoded, chunks, encode, training_order
 from smpcli.training.evaluate import EVALUATION_BATCH
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.teacher import Teacher, load_teacher
@@ -134,7 +134,7 @@ def _in_teachers_words(
     settings: Settings, data: TaskData, train_set: Encoded, tokenizer: Any, teacher: Teacher
 ) -> Encoded:
     """The training set as the teacher reads it; for spans it must read as the student does, token by token."""
-    from smpcli.modeling.layers import positions
+    from smpcli.modeling.limits import limits_of
     from smpcli.modeling.reading import held_in_every, read_specials
     from smpcli.results.rundir import is_run
 
@@ -148,13 +148,15 @@ def _in_teachers_words(
                 f"teacher {settings.teacher} reads other tokens than {settings.model}, so their spans differ: "
                 "take a teacher with the same tokenizer"
             )
+        check_encoded(limits_of(teacher.model, train_set.columns), [train_set], "take a teacher with more positions")
         return train_set
-    most = positions(teacher.model) or settings.max_length
-    length = min(settings.max_length, most)
+    length = min(settings.max_length, limits_of(teacher.model).positions or settings.max_length)
     assert isinstance(data.train, Examples)
     if not is_run(Path(settings.teacher)):  # a run reads as it did
         read_specials(teacher.tokenizer, held_in_every(teacher.tokenizer, data.train.whole_texts()))
-    return encode(teacher.tokenizer, data.train, length, kind == "regression")
+    asked = encode(teacher.tokenizer, data.train, length, kind == "regression")
+    check_encoded(limits_of(teacher.model, asked.columns), [asked])
+    return asked
 
 
 @torch.no_grad()

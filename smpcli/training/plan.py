@@ -223,7 +223,7 @@ def _path(text: str | None) -> Path | None:
 def _count_weights(settings: Settings) -> dict[str, int | None]:
     """Weights of the model as built from its configuration alone, without memory for them."""
     from smpcli.modeling.backbone import load_config, model_path
-    from smpcli.modeling.build import outline
+    from smpcli.modeling.build import check_weights_at_hand, outline
     from smpcli.modeling.layers import find_prunable
 
     names = (
@@ -236,6 +236,7 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
         if is_folder(Path(model_path(settings.model))):
             raise
         return dict.fromkeys(names)
+    check_weights_at_hand(settings.run, settings.task, config)
     model = outline(settings.run, settings.task, config)
     total = sum(parameter.numel() for parameter in model.parameters())
     found = find_prunable(model, config)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from smpcli.training.cut import Cut
 
 
+# A run that was trained on them took these texts, so something beside it isn't what it was.
+CHANGED = "the tokenizer, or the model, isn't what it was in the run"
+
+
 @dataclass(frozen=True)
 class Recomputed:
     """metrics: computed now, of the dev sets that are at hand; recorded: what result.json says.
@@ -64,7 +68,9 @@ def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
     data_dir: folder of the original files; for a run on files of one's own, the folder where they are now.
     """
     from smpcli.modeling.backbone import load_config
+    from smpcli.modeling.limits import limits_of
     from smpcli.modeling.restore import restore
+    from smpcli.training.batches import check_encoded
     from smpcli.training.encoding import encode_rows
 
     directory = RunDir.open(path)
@@ -73,6 +79,8 @@ def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
         load_config(settings.model)
     model, tokenizer = restore(directory, settings, data.labels)
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
+    first = next(iter(dev.values()))
+    check_encoded(limits_of(model, first.columns), dev.values(), CHANGED)
     return Reopened(directory, settings, data.labels, model, tokenizer, dev, data.dev)
 
 

@@ -53,9 +53,11 @@ def evaluate_mask(
     from smpcli.modeling.backbone import load_config, load_tokenizer
     from smpcli.modeling.build import build_model, outline
     from smpcli.modeling.layers import find_prunable
+    from smpcli.modeling.limits import limits_of
     from smpcli.modeling.restore import apply_masks
     from smpcli.results.npy import read_npy
     from smpcli.tasks.data import load_dev
+    from smpcli.training.batches import check_encoded
     from smpcli.training.device import make_accelerator
     from smpcli.training.encoding import encode_rows
     from smpcli.training.evaluate import evaluate
@@ -71,6 +73,8 @@ def evaluate_mask(
     apply_masks(pruned, masks, file)
     regression = settings.task.kind == "regression"
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
+    columns = next(iter(dev.values())).columns
+    check_encoded(limits_of(pruned, columns), dev.values(), "take a model with more positions")
     found = evaluate(pruned.to(where).eval(), dev, settings.task.metrics, regression, torch.device(where))
     kept = sum(int(mask.sum()) for mask in masks.values())
     prunable = sum(mask.numel() for mask in masks.values())

@@ -105,6 +105,8 @@ def run(
     session = prepare(settings, data, accelerator, progress.phase)
     if session.remark:
         _note(progress, session.remark)
+    for note in session.model.notes:
+        _note(progress, note)
     teacher = (session.teacher or {}).get("digest")
     identity = Identity(settings.digested(), data.digest, session.base_digest, teacher, accelerator.num_processes)
     if saved is not None and (differences := identity.differences(saved.about)):

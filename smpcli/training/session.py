@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from pruners.base import Pruner
 from pruners.masking import LayerStatistics, MaskedLayer, attach
-from smpcli.errors import UserError
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
-from smpcli.modeling.layers import masked_layers, positions
+from smpcli.modeling.layers import masked_layers
+from smpcli.modeling.limits import limits_of
 from smpcli.modeling.reading import held_in_every, read_alike, read_specials, remark
 from smpcli.modeling.spans import SpanModel, set_span_prototypes
-from smpcli.training.batches import Encoded, chunks, tokens_together, training_loader, training_order
+from smpcli.training.batches import Encoded, check_encoded, chunks, tokens_together, training_loader, training_order
 from smpcli.training.best import Best
 from smpcli.training.cut import Cut
 from smpcli.training.distillation import distil
@@ -196,7 +196,7 @@ def assemble(
     task, device = settings.task, accelerator.device
     model = build_model(settings.run, task, labels, tokenizer).to(device)
     read_alike(model, tokenizer, special_tokens)
-    _check_length(model, [train_set, *dev.values()])
+    check_encoded(limits_of(model, train_set.columns), [train_set, *dev.values()])
     base_digest = model.base_digest()
     setup = list(_setup_batches(train_set, settings.seed, device))
     if model.head == "prototype":
@@ -232,12 +232,6 @@ def assemble(
         steps=count_steps(settings, len(train_set)),
         special_tokens=special_tokens,
     )
-
-
-def _check_length(model: TaskModel, sets: list[Encoded]) -> None:
-    most, longest = positions(model.backbone), max(int(encoded.lengths.max()) for encoded in sets)
-    if most is not None and longest > most:
-        raise UserError(f"texts of up to {longest} tokens, where the model takes {most}: add --set max_length={most}")
 
 
 def _setup_batches(train_set: Encoded, seed: int, device: torch.device) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from smpcli.errors import UserError, one_line
 from smpcli.files import is_folder
+from smpcli.modeling.build import is_decoder, label_names, label_order, pad_as_tokenizer, stock_class
 
 if TYPE_CHECKING:
+    from smpcli.modeling.backbone import Loaded
     from smpcli.settings import Settings
 
 #: What a recipe says for "name your own": fine for a dry run, refused by a run.
@@ -36,21 +38,15 @@ def match_labels(theirs: Sequence[str], ours: Sequence[str], name: str) -> list[
 
     Raises UserError where the names are not the same ones: nothing is guessed from the order.
     """
-    for spell in (str, _plain):
-        spelt = [spell(label) for label in theirs]
-        wanted = [spell(label) for label in ours]
-        if sorted(spelt) == sorted(wanted) and len(set(spelt)) == len(spelt):
-            return [spelt.index(label) for label in wanted]
+    order = label_order(theirs, ours)
+    if order is not None:
+        return order
     raise UserError(
         one_line(
             f"teacher {one_line(name, 80)} has the labels {_listed(theirs)}, the task {_listed(ours)}: "
             "take a teacher of the same labels, or name them in its config.json (id2label)"
         )
     )
-
-
-def _plain(label: str) -> str:
-    return label.casefold().replace("_", " ").replace("-", " ")
 
 
 def _listed(labels: Sequence[str]) -> str:
@@ -62,7 +58,7 @@ def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | N
 
     Returns its columns in the task's order; None where that can't be known without a download (`local_only`).
     """
-    from smpcli.modeling.backbone import load_config, model_path
+    from smpcli.modeling.backbone import check_base, load_config, model_path
     from smpcli.results.rundir import RunDir, is_run
 
     name, task = settings.teacher, settings.task
@@ -85,9 +81,11 @@ def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | N
         if local_only and not is_folder(Path(name)):
             return None
         raise
+    if local_only and (found := check_base(stock_class(kind), name, config)) is not None:
+        _require_head(found, name, kind)
     if kind == "span":
         return COLUMNS[kind]
-    names = [str(config.id2label[index]) for index in range(config.num_labels)]
+    names = label_names(config)
     if kind == "classification":
         return match_labels(names, task.labels, name)
     if len(names) != 1:
@@ -105,8 +103,7 @@ def _run_settings(directory: Any) -> Settings:
 
 def load_teacher(settings: Settings) -> Teacher:
     """The teacher in evaluation mode, from a run's folder or a Hugging Face checkpoint. Raises UserError."""
-    from smpcli.modeling.backbone import load_config, load_pretrained, load_tokenizer
-    from smpcli.modeling.build import is_decoder
+    from smpcli.modeling.backbone import load_base, load_config, load_tokenizer
     from smpcli.modeling.heads import TaskModel
     from smpcli.modeling.restore import restore
     from smpcli.results.rundir import RunDir, is_run
@@ -119,19 +116,22 @@ def load_teacher(settings: Settings) -> Teacher:
         other = _run_settings(directory)
         model, tokenizer = restore(directory, other, other.task.labels)
         return Teacher(model, tokenizer, order)
-    from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
-
     kind: str = task.kind
-    span = kind == "span"
-    config = load_config(name)
-    auto_class = AutoModelForQuestionAnswering if span else AutoModelForSequenceClassification
-    backbone, missing = load_pretrained(auto_class, name, config)
-    if missing:
+    config, tokenizer = load_config(name), load_tokenizer(name)
+    pad_as_tokenizer(config, tokenizer)
+    loaded = load_base(stock_class(kind), name, config)
+    _require_head(loaded, name, kind)
+    last = is_decoder(config)
+    made = _Spans(loaded.model) if kind == "span" else TaskModel(loaded.model, "classifier", set(), last=last)
+    return Teacher(made.eval(), tokenizer, order)
+
+
+def _require_head(loaded: Loaded, name: str, kind: str) -> None:
+    if loaded.missing:
         raise UserError(
-            f"teacher {name} has no trained head for {kind}: take a fine-tuned checkpoint, or a run of `smp finetune`"
+            f"teacher {name} has no trained head for {kind} (its weights lack {min(loaded.missing)}): take a "
+            "fine-tuned checkpoint, or a run of `smp finetune`"
         )
-    made = _Spans(backbone) if span else TaskModel(backbone, "classifier", set(), last=is_decoder(config))
-    return Teacher(made.eval(), load_tokenizer(name), order)
 
 
 class _Spans(nn.Module):
