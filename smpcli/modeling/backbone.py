@@ -186,7 +186,8 @@ def load_base(auto_class: Any, name: str, config: Any, *, outline: bool = False)
 
             merged = merge_pruned({key: t for file in weight_files(name) for key, t in load_file(file).items()})
             if merged is not None:
-                model, info = _read(auto_class, path, config, outline, merged)
+                # An auto class takes no state dict without a path, and none with one.
+                model, info = _read(type(model), path, config, outline, merged)
     except Exception as error:  # whatever a stranger's file makes of the library
         if "Unrecognized configuration class" in str(error):
             raise unsupported(config, error) from error
@@ -201,7 +202,7 @@ def _read(auto_class: Any, path: str, config: Any, outline: bool, tensors: dict[
     import torch
 
     return auto_class.from_pretrained(
-        path,
+        path if tensors is None else None,
         config=config,
         state_dict=tensors,
         output_loading_info=True,

@@ -70,7 +70,12 @@ def test_nan_is_refused(finished: MakeRun, made: Exported) -> None:
     try:
         broken = {**weights, "classifier.bias": torch.full_like(weights["classifier.bias"], torch.nan)}
         save_file(broken, folder / "model.safetensors", {"format": "pt"})
-        with pytest.raises(UserError, match="differ from the run's by nan"):
+        with pytest.raises(UserError, match=r"classifier\.bias holds NaN or infinity"):
+            verify(folder, run)
+        # Finite weights whose products aren't.
+        broken = {**weights, "classifier.weight": torch.full_like(weights["classifier.weight"], 3e38)}
+        save_file(broken, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(UserError, match=r"differ from the run's by (nan|inf)"):
             verify(folder, run)
     finally:
         save_file(weights, folder / "model.safetensors", {"format": "pt"})

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from smpcli.api import export, load, prune
 from smpcli.errors import UserError
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
@@ -114,3 +116,125 @@ def test_the_base_model_s_digest_is_the_same_whatever_head_is_made(pico: Any, se
     two = build(pico, sentiment.csv, "bert", head="classifier")
     assert not torch.equal(*(model.own_parameters()["classifier.weight"] for model in (one, two)))
     assert one.base_digest() == two.base_digest()
+
+
+# -- a base that was fine-tuned before ---------------------------------------------------------------------
+
+
+def tuned(pico: Any, folder: Path, names: list[str], **config: Any) -> tuple[Any, torch.Tensor]:
+    """A `pico` of a model with a trained output layer for these labels, and the layer's rows."""
+    model = hf.AutoModelForSequenceClassification.from_pretrained(
+        pico("bert"), id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}, **config
+    )
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.arange(len(names)).float()[:, None] + torch.linspace(0, 0.5, 32))
+        model.classifier.bias.copy_(torch.arange(len(names)) * 10.0)
+    model.save_pretrained(folder)
+    hf.AutoTokenizer.from_pretrained(pico("bert")).save_pretrained(folder)
+    return (lambda name: folder), model.classifier.weight.detach().clone()
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        (["negative", "positive"], [0, 1]),
+        (["positive", "negative"], [1, 0]),
+        (["POSITIVE", "Negative"], [1, 0]),
+    ],
+)
+def test_a_trained_output_layer_s_rows_are_matched_by_name(
+    pico: Any, sentiment: Any, tmp_path: Path, names: list[str], order: list[int]
+) -> None:
+    base, rows = tuned(pico, tmp_path, names)
+    model = build(base, sentiment.csv, "tuned", head="classifier")
+    found = model.own_parameters()
+    assert torch.equal(found["classifier.weight"], rows[order])
+    assert found["classifier.bias"].tolist() == [10.0 * row for row in order]
+    assert model.notes == []
+
+
+@pytest.mark.parametrize(
+    "names", [["LABEL_0", "LABEL_1"], ["good", "bad"], ["negative", "neutral", "positive"], ["negative"]]
+)
+def test_an_output_layer_of_other_labels_starts_anew_and_that_is_said(
+    pico: Any, sentiment: Any, tmp_path: Path, names: list[str]
+) -> None:
+    base, rows = tuned(pico, tmp_path, names)
+    torch.manual_seed(5)
+    model = build(base, sentiment.csv, "tuned", head="classifier")
+    found = model.own_parameters()
+    # What the library draws for a new layer: pico models' initializer_range is 0.15; biases are 0.
+    assert found["classifier.weight"].shape == (2, 32)
+    assert 0.1 < found["classifier.weight"].std() < 0.2 and abs(found["classifier.weight"].mean()) < 0.1
+    assert not any(torch.equal(row, old) for row in found["classifier.weight"] for old in rows)
+    assert found["classifier.bias"].tolist() == [0.0, 0.0]
+    (note,) = model.notes
+    assert f"stands for {', '.join(names)}, the task asks for negative, positive: it starts anew" in note
+    assert build(base, sentiment.csv, "tuned", head="prototype").notes == []
+
+
+def test_a_base_without_an_output_layer_needs_no_word(pico: Any, sentiment: Any) -> None:
+    assert build(pico, sentiment.csv, "bert", head="classifier").notes == []
+
+
+@pytest.mark.parametrize("names", [["stars"], ["bad", "good"]])
+def test_a_regression_keeps_a_single_row(pico: Any, sentiment: Any, tmp_path: Path, names: list[str]) -> None:
+    base, rows = tuned(pico, tmp_path, names)
+    model = build(base, sentiment.scores, "tuned", head="classifier")
+    weight = model.own_parameters()["classifier.weight"]
+    assert torch.equal(weight, rows) == (len(names) == 1)
+    assert weight.shape == (1, 32) and len(model.notes) == len(names) - 1
+
+
+def test_a_run_keeps_a_fine_tuned_base_s_answers_by_name(pico: Any, sentiment: Any, tmp_path: Path) -> None:
+    # Nothing is trained (a rate of 0) and nothing falls: every answer is the base's own, whatever it calls first.
+    base, _ = tuned(pico, tmp_path / "base", ["positive", "negative"])
+    stock = hf.AutoModelForSequenceClassification.from_pretrained(base("tuned")).eval()
+    tokenizer = hf.AutoTokenizer.from_pretrained(base("tuned"))
+    notes: list[str] = []
+    run = prune(
+        str(sentiment.csv), "dense", model=str(base("tuned")), head="classifier", max_steps=1, weights_lr=0.0,
+        output=tmp_path / "results", progress=Listening(notes),
+    )  # fmt: skip
+    assert not any("starts anew" in note for note in notes)
+    texts = [text for text, _ in sentiment.rows[:20]]
+    with torch.no_grad():
+        expected = stock(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    ready = load(run.path)
+    assert ready.labels == ["negative", "positive"]
+    # Theirs are positive, negative.
+    assert torch.allclose(ready.logits(texts), expected[:, [1, 0]], atol=1e-5)
+    exported = load(export(run.path, "hf", output=tmp_path / "hf").path)
+    assert torch.allclose(exported.logits(texts), expected[:, [1, 0]], atol=1e-5)
+
+
+def test_a_run_says_that_the_output_layer_starts_anew(pico: Any, sentiment: Any, tmp_path: Path) -> None:
+    base, _ = tuned(pico, tmp_path / "base", ["good", "bad"])
+    notes: list[str] = []
+    prune(
+        str(sentiment.csv), model=str(base("tuned")), head="classifier", max_steps=1, output=tmp_path / "results",
+        progress=Listening(notes),
+    )  # fmt: skip
+    assert sum("stands for good, bad, the task asks for negative, positive" in note for note in notes) == 1
+
+
+class Listening:
+    """A run's audience that keeps its notes."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+
+    def phase(self, name: str) -> None: ...
+    def step(self, step: Any) -> None: ...
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_an_hf_export_without_its_head_is_refused(pico: Any, sentiment: Any, tmp_path: Path) -> None:
+    run = prune(str(sentiment.csv), model=str(pico("bert")), max_steps=1, output=tmp_path / "results")
+    folder = export(run.path, "hf", output=tmp_path / "hf").path
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("classifier.bias")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks classifier\.bias of its head: export the run again"):
+        load(folder)

@@ -206,3 +206,22 @@ def test_a_run_is_read_by_the_words_that_it_was_trained_with(
         del result["model"]["words"]
         (run.path / "result.json").write_text(json.dumps(result))
         assert evaluate(run.path).agrees
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "tensor"),
+    [
+        ("smp", "head.safetensors", "classifier.weight"),
+        ("movement", "weights.safetensors", "bert.encoder.layer.0.output.dense.weight.kept"),
+    ],
+)
+def test_a_stored_tensor_of_nan_is_named(
+    finished: MakeRun, tmp_path: Path, method: str, name: str, tensor: str
+) -> None:
+    run = copied(finished(method), tmp_path)
+    tensors = load_file(run / name)
+    tensors[tensor].view(-1)[0] = torch.nan
+    save_file(tensors, run / name)
+    seal(run)
+    with pytest.raises(UserError, match=f"{tensor} holds NaN or infinity"):
+        evaluate(run)
