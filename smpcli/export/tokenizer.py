@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-from smpcli.modeling.layers import positions
+from smpcli.modeling.limits import limits_of
 from smpcli.training.recompute import Reopened
 
 # What the last call, or the base's own files, said of cutting and padding; and of the machine that loaded them.
@@ -17,7 +17,7 @@ _SURROUNDINGS = ("auto_map", "is_local", "local_files_only")
 def longest_text(run: Reopened) -> int:
     """Tokens that a text of the run's task is cut to: never more than the model has positions for."""
     wanted: int = run.settings.max_length
-    return min(wanted, positions(run.model.backbone) or wanted)
+    return min(wanted, limits_of(run.model).positions or wanted)
 
 
 def save_tokenizer(run: Reopened, folder: Path, inputs: Sequence[str] | None = None) -> None:

@@ -78,8 +78,8 @@ def newly_made(model: Any, info: Mapping[str, Any], stored: Mapping[str, Sequenc
 def _misfit(name: str, what: str, strange: Collection[str]) -> UserError:
     remedy = "take the config.json that belongs to them, or save the model anew with save_pretrained"
     for pattern, (tool, way) in TRACES.items():
-        if traces := sorted(key for key in strange if re.search(pattern, key)):
-            remedy = f"{_short(traces[0])} is how {tool} names it: {way}"
+        if traces := [match[0] for key in strange if (match := re.search(pattern, key))]:
+            remedy = f"'{min(traces).strip('.')}' is of {tool}: {way}"
             break
     return UserError(f"the weights in {one_line(name, SHOWN)} don't fit its config.json: {what}; {remedy}")
 
