@@ -6,6 +6,8 @@ Everything a person can get wrong is a `UserError`: one line that says what is w
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Iterable
 
 EXIT_INTERNAL = 1
@@ -71,3 +73,29 @@ def one_line(text: str, limit: int = 300) -> str:
     """Fold white space so that a message stays one line of at most `limit` characters."""
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def invisible(char: str) -> bool:
+    """White space but " ", control and format characters, and what else takes no place on its own.
+
+    The last are variation selectors, joiners and fillers: Unicode's Default_Ignorable_Code_Point beside category Cf.
+    """
+    if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp"):
+        return True
+    return (char.isspace() and char != " ") or bool(_IGNORABLE.match(char))
+
+
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef\u2800]"
+)
+
+
+def visible(text: str, limit: int = 60) -> str:
+    r"""Words of a person's data for a message: one line, with escapes for what can't be seen or counted.
+
+    >>> print(visible("so\u200b so  and"))
+    so\u200b so\x20\x20and
+    """
+    text = re.sub(" {2,}|^ | $", lambda found: "\\x20" * len(found[0]), text)
+    shown = "".join(char.encode("unicode_escape").decode() if invisible(char) else char for char in text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -61,6 +61,8 @@ def evaluate(
     else:
         for name, value in found.metrics.items():
             console.data(f"{name} {value!r}")
+        for note in () if quiet else found.notes:
+            console.talk(note)
         _say_cut(found.cut, quiet)
         _warn(found.warnings, quiet)
         if found.left_out and not quiet:

@@ -102,12 +102,13 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 
     content = dataclasses.asdict(plan)
     del content["cut"]
+    data_lines = content.pop("data_lines")
     if as_json:
         cut = None if plan.cut is None else {name: one.to_json() for name, one in plan.cut.items()}
         console.data_json({**content, "cut": cut})
         return
     settings, schedule, published = (content.pop(key) for key in ("settings", "schedule", "published"))
-    del content["compute"]
+    del content["compute"], content["data"]
     console.show(
         console.table("Settings", ["key", "value"], [(key, _text(value)) for key, value in settings.items()])
     )
@@ -119,6 +120,8 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     rows.insert(0, ("compute", str(plan.compute)))
     rows.append(("texts that are cut", unknown if plan.cut is None else describe_cut(plan.cut) or "none"))
     console.show(console.table("Plan", ["what", "figure"], rows))
+    for line in data_lines:
+        console.data(line)
     if schedule:
         points = [
             (f"{10 * tenth} %", "" if step is None else f"{step:,}", f"{density:.2%}", f"{penalty:g}")

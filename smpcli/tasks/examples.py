@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smpcli.errors import UserError, one_line
+from smpcli.errors import UserError, one_line, visible
 from smpcli.tasks import own
+from smpcli.tasks.labels import difference, key, number, shown_apart
 from smpcli.tasks.tables import Table, shown
 from smpcli.tasks.task import Task
 from smpcli.tasks.texts import prepared
@@ -47,6 +49,10 @@ class Examples:
             for text, pair in zip(self.texts, self.pairs or [""] * len(self), strict=True)
         ]
 
+    def repeat_keys(self) -> list[bytes]:
+        """Equal for rows that ask the same: here the keys of a split."""
+        return self.split_keys()
+
     def canonical(self, labels: list[str]) -> Iterator[Any]:
         """Each row as JSON takes it, for the digest of the data; labels by name."""
         pairs: Sequence[str | None] = self.pairs or [None] * len(self)
@@ -78,6 +84,23 @@ def read_examples(task: Task, table: Table) -> Examples:
     return Examples(texts, pairs, labels)
 
 
+def labelled(task: Task, table: Table) -> tuple[Table, dict[str, int]]:
+    """The rows that have a label, by the task's `unlabelled`; and how many haven't, by what they have instead.
+
+    Raises `UserError` when none has.
+    """
+    if not task.unlabelled:
+        return table, {}
+    names = [own.label_at(table, task.label, row, value) for row, value in enumerate(table.values(task.label))]
+    none, known = {key(label) for label in task.unlabelled}, {*task.labels, *task.label_values}
+    left_out = {name: rows for name, rows in Counter(names).items() if name not in known and key(name) in none}
+    if not left_out:
+        return table, {}
+    if sum(left_out.values()) == len(table):
+        raise UserError(f"{table.name}: no row has a label: '{visible(next(iter(left_out)))}' stands for none")
+    return table.take([row for row, name in enumerate(names) if name not in left_out]), left_out
+
+
 def _complete(table: Table, columns: list[str]) -> Table:
     """The rows that have a text in each of these columns."""
     texts = zip(*(table.values(column) for column in columns), strict=True)
@@ -85,9 +108,14 @@ def _complete(table: Table, columns: list[str]) -> Table:
     return table.take(whole)
 
 
-def _unknown_label(table: Table, row: int, spelt: str, known: dict[str, int]) -> UserError:
+def _unknown_label(table: Table, row: int, spelt: str, known: Collection[str]) -> UserError:
+    if twin := next((label for label in known if key(label) == key(spelt)), None):
+        one, other = shown_apart(spelt, twin)
+        return UserError(
+            f"{table.place(row)}: the label '{one}' and '{other}' {difference(spelt, twin)}: write them alike"
+        )
     note = " (-1 marks rows without a label, as in GLUE's test sets)" if spelt == "-1" else ""
-    return UserError(f"{table.place(row)}: unknown label '{one_line(spelt, 60)}'{note}; known: {shown(known, 20)}")
+    return UserError(f"{table.place(row)}: unknown label '{visible(spelt)}'{note}; known: {shown(known, 20)}")
 
 
 def _texts(table: Table, column: str) -> list[str]:
@@ -105,11 +133,11 @@ def _texts(table: Table, column: str) -> list[str]:
 
 def _number(task: Task, table: Table, row: int, value: Any) -> float:
     spelt = own.label_at(table, task.label, row, value)
-    number = own.number(spelt)
-    if number is None or not math.isfinite(number) or abs(number) > FLOAT32_MAX:
-        raise UserError(f"{table.place(row)}: the label '{one_line(spelt, 60)}' is no finite number")
+    found = number(spelt)
+    if found is None or not math.isfinite(found) or abs(found) > FLOAT32_MAX:
+        raise UserError(f"{table.place(row)}: the label '{visible(spelt)}' is no finite number")
     if task.source.score_range:
         low, high = task.source.score_range
-        if not low <= number <= high:
+        if not low <= found <= high:
             raise UserError(f"{table.place(row)}: the label {spelt} lies outside {low:g} to {high:g}")
-    return number
+    return found

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from decimal import Decimal
 from typing import Any, Literal
 
-from smpcli.errors import UserError, one_line, unknown
+from smpcli.errors import UserError, unknown, visible
+from smpcli.tasks.labels import difference, fold, key, missing, no_label, number, shown_apart, twins
 from smpcli.tasks.tables import Table, shown
 
 # Names that a pair of columns has in common data sets, first sentence first.
@@ -31,30 +33,43 @@ SMALL_SET = 20
 def columns(table: Table, text: str | None, pair: str | None, label: str | None) -> tuple[str, str | None, str]:
     """The columns of text, second text (or None) and label: as named, else by their usual names.
 
-    A pair is guessed only where no text column was named. Raises `UserError` when a column isn't there.
+    A pair is guessed only where no text column was named. Raises `UserError` when a column isn't there, or when one
+    that is guessed has a twin, such as "Text" beside "text".
     """
     names = list(table.columns)
     for named in (text, pair, label):
         if named is not None and named not in names:
             raise unknown("column", named, names, f"in {table.name}")
     # A column that was named for one thing is not guessed for another.
-    lower = {name.lower(): name for name in names if name not in (text, pair, label)}
+    usual: dict[str, list[str]] = {}
+    for name in names:
+        if name not in (text, pair, label):
+            usual.setdefault(fold(name), []).append(name)
     if label is None:
-        label = next((lower.pop(name) for name in LABELS if name in lower), None)
+        label = next((_only(table, "label", usual.pop(name)) for name in LABELS if name in usual), None)
     if label is None:
         raise _missing(table, "label", LABELS)
     if text is None and pair is None:
-        both = next(((lower[a], lower[b]) for a, b in PAIRS if a in lower and b in lower), None)
+        both = next(((usual[a], usual[b]) for a, b in PAIRS if a in usual and b in usual), None)
         if both:
-            return *both, label
+            return _only(table, "text", both[0]), _only(table, "pair", both[1]), label
     if text is None:
         candidates = (*TEXTS, *(first for first, _ in PAIRS))
-        text = next((lower[name] for name in candidates if name in lower), None)
+        text = next((_only(table, "text", usual[name]) for name in candidates if name in usual), None)
     if text is None:
         raise _missing(table, "text", TEXTS)
     if len({text, pair, label}) < 3:
         raise UserError(f"{table.name}: text, second text and label must be different columns")
     return text, pair, label
+
+
+def _only(table: Table, what: str, names: list[str]) -> str:
+    if len(names) > 1:
+        raise UserError(
+            f"{table.name} has the columns {shown(names)}, which {difference(*names[:2])}: name the one "
+            f"to take with --set {what}_column=…, or rename the others"
+        )
+    return names[0]
 
 
 def _missing(table: Table, what: str, usual: tuple[str, ...]) -> UserError:
@@ -74,6 +89,9 @@ def spelling(value: Any) -> str | None:
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Decimal):  # a column of parquet has as many decimals in each row: 1.50, 2.00
+        digits = f"{value:f}"
+        return digits.rstrip("0").rstrip(".") if "." in digits else digits
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
     if not isinstance(value, int | str):
@@ -81,14 +99,6 @@ def spelling(value: Any) -> str | None:
     text = str(value).strip()
     # pandas turns a column of whole numbers into 0.0, 1.0 as soon as one row lacks it
     return re.sub(r"^(-?\d+)\.0+$", r"\1", text) or None
-
-
-def number(value: str) -> float | None:
-    """The number that a label is, NaN and infinities too; None when it is none."""
-    try:
-        return None if "_" in value else float(value)  # float() takes 1_000 for a number
-    except ValueError:
-        return None
 
 
 def label_at(table: Table, column: str, row: int, value: Any) -> str:
@@ -101,6 +111,8 @@ def label_at(table: Table, column: str, row: int, value: Any) -> str:
         ) from None
     if name is None:
         raise UserError(f"{table.place(row)}: no label in '{column}'")
+    if not (name.isascii() and name.isprintable()) and not fold(name):
+        raise UserError(f"{table.place(row)}: no label in '{column}' but invisible characters ('{visible(name)}')")
     return name
 
 
@@ -109,40 +121,58 @@ def count(table: Table, column: str) -> Counter[str]:
     return Counter(label_at(table, column, row, value) for row, value in enumerate(table.values(column)))
 
 
-def kind_and_labels(table: Table, column: str) -> tuple[Literal["classification", "regression"], list[str]]:
-    """Are the labels classes (then which, in order) or numbers to regress on?
+def kind_and_labels(
+    table: Table, column: str
+) -> tuple[Literal["classification", "regression"], list[str], list[str]]:
+    """Are the labels classes (then which, in order) or numbers to regress on? And which stand for no label?
 
     Numbers where one has a fraction, or where whole numbers are neither few nor 0, 1, 2, … (1, 2, 3, …).
     Raises `UserError` for labels that can't be meant.
     """
-    counts = count(table, column)
+    counts, unlabelled = meant(count(table, column))
     numbers = {name: number(name) for name in counts}
     if all(value is not None for value in numbers.values()):
-        values = [value for value in numbers.values() if value is not None and math.isfinite(value)]
+        finite = [value for value in numbers.values() if value is not None and math.isfinite(value)]
+        values = sorted(set(finite))
         whole = all(value.is_integer() for value in values)
-        counted = whole and sorted(values) in ([float(i + first) for i in range(len(values))] for first in (0, 1))
-        if len(values) < len(numbers) or not (whole and (len(values) <= SMALL_SET or counted)):
-            return "regression", []
-    return "classification", class_names(table, column, counts)
+        counted = whole and values in ([float(i + first) for i in range(len(values))] for first in (0, 1))
+        if len(finite) < len(numbers) or not (whole and (len(values) <= SMALL_SET or counted)):
+            return "regression", [], unlabelled
+    return "classification", class_names(table, column, counts), unlabelled
+
+
+def meant(counts: Counter[str], unlabelled: list[str] | None = None) -> tuple[Counter[str], list[str]]:
+    """The labels without those that stand for none; and what these are, here or in a dev file (None: by custom)."""
+    if unlabelled is None:
+        unlabelled = no_label(counts)
+    none = {key(label) for label in unlabelled}
+    return Counter({label: rows for label, rows in counts.items() if key(label) not in none}), unlabelled
 
 
 def class_names(table: Table, column: str, counts: Counter[str]) -> list[str]:
-    """The labels that were counted, numbers by value, then words by the alphabet."""
+    """The labels that were counted, numbers by value, then words by the alphabet.
+
+    Raises `UserError` for too many or too few of them, missing values, and labels that look alike.
+    """
     if len(counts) == 1:
         raise UserError(
-            f"{table.name}: every row has the label '{one_line(next(iter(counts)), 40)}' in '{column}'; "
+            f"{table.name}: every row has the label '{visible(next(iter(counts)), 40)}' in '{column}'; "
             "there is nothing to learn from one class only"
+        )
+    if (gap := missing(counts)) is not None:
+        row = next(i for i, value in enumerate(table.values(column)) if spelling(value) == gap)
+        raise UserError(
+            f"{table.place(row)}: the label '{visible(gap)}' in '{column}' is how missing values are written: leave "
+            f"such rows out, or list the labels in a task file if it is one"
         )
     if len(counts) > max(SMALL_SET, sum(counts.values()) // 2):
         raise UserError(
             f"{table.name}: '{column}' has {len(counts):,} different values in {sum(counts.values()):,} rows: "
             f"that is no label column (numbers need a decimal point); name yours with {FLAGS}"
         )
-    folded: dict[str, str] = {}
-    for name in counts:
-        other = folded.setdefault(name.casefold(), name)
-        if other != name:
-            raise UserError(f"{table.name}: labels '{other}' and '{name}' differ in case only: write them alike")
+    if (pair := twins(counts)) is not None:
+        one, other = shown_apart(*pair)
+        raise UserError(f"{table.name}: labels '{one}' and '{other}' {difference(*pair)}: write them alike")
 
     def order(name: str) -> tuple[bool, float, str]:
         value = number(name)

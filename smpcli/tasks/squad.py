@@ -60,6 +60,13 @@ class Questions:
         """A hash of each question's context: all questions on a context stay on one side of a split."""
         return [hashlib.sha256(" ".join(text.casefold().split()).encode()).digest() for text in self.contexts]
 
+    def repeat_keys(self) -> list[bytes]:
+        """Equal for rows that ask the same of the same context, in other case or spacing too."""
+        return [
+            key + hashlib.sha256(" ".join(text.casefold().split()).encode()).digest()
+            for key, text in zip(self.split_keys(), self.questions, strict=True)
+        ]
+
     def canonical(self, labels: list[str]) -> Iterator[Any]:
         """Each row as JSON takes it, for the digest of the data. `labels` is empty: answers are no classes."""
         for row in zip(self.ids, self.questions, self.contexts, self.answers, strict=True):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smpcli.errors import UserError, one_line
+from smpcli.errors import UserError, one_line, visible
 from smpcli.files import is_file, is_folder
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -54,8 +54,13 @@ class Table:
 
     def take(self, rows: list[int]) -> Table:
         """The same table with some of its rows."""
-        lists = {name: self.values(name) for name in self.columns}
-        columns = {name: [values[row] for row in rows] for name, values in lists.items()}
+        columns: dict[str, Any] = {}
+        for name, found in self.columns.items():
+            if isinstance(found, _Nested):
+                columns[name] = found
+            else:
+                values = self.values(name)
+                columns[name] = [values[row] for row in rows]
         return Table(self.name, columns, [self.numbers[row] for row in rows], self.unit)
 
     def renamed(self, names: dict[str, str]) -> Table:
@@ -67,7 +72,7 @@ class Table:
 def shown(names: Any, limit: int = 12) -> str:
     """Up to `limit` names for a message."""
     names = [str(name) for name in names]
-    text = ", ".join(f"'{one_line(name, 40)}'" for name in names[:limit])
+    text = ", ".join(f"'{visible(name, 40)}'" for name in names[:limit])
     return text + (f", … ({len(names)} in all)" if len(names) > limit else "")
 
 
@@ -239,6 +244,16 @@ class _Objects:
         return [row.get(self.name) for row in self.rows]
 
 
+@dataclass(frozen=True)
+class _Nested:
+    """A parquet column of lists, structs or maps: left unread, as neither text nor label can be one."""
+
+    kind: str
+
+    def to_pylist(self) -> list[Any]:
+        raise ValueError(f"it holds {self.kind} values, neither texts nor numbers")
+
+
 def _parquet(path: Path, raw: bytes) -> Table:
     import pyarrow
     import pyarrow.parquet
@@ -246,30 +261,34 @@ def _parquet(path: Path, raw: bytes) -> Table:
     most = max(PARQUET_BYTES, PARQUET_TIMES * len(raw))
     too_much = UserError(f"{path} unpacks to more than {most:,} bytes from {len(raw):,}: that is no table of texts")
     try:
-        names = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw)).schema_arrow.names
+        schema = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw)).schema_arrow
+        names = list(schema.names)
         _refuse_many(path, names)
+        if len(set(names)) < len(names):
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            raise UserError(f"{path}: column {shown(repeated)} is there more than once")
+        stored = {field.name: getattr(field.type, "storage_type", field.type) for field in schema}
+        nested = {name: _Nested(str(kind)) for name, kind in stored.items() if pyarrow.types.is_nested(kind)}
+        flat = [name for name in names if name not in nested]
         # As dictionaries, so that one long text that is repeated in every row takes its memory once.
         file = pyarrow.parquet.ParquetFile(
-            pyarrow.BufferReader(raw), read_dictionary=names, page_checksum_verification=True
+            pyarrow.BufferReader(raw), read_dictionary=flat, page_checksum_verification=True
         )
         about = file.metadata
         groups = [about.row_group(index) for index in range(about.num_row_groups)]
         if about.num_rows > most or sum(group.total_byte_size for group in groups) > most:
             raise too_much
         batches, size = [], 0
-        for batch in file.iter_batches(PARQUET_ROWS, use_threads=False):
+        for batch in file.iter_batches(PARQUET_ROWS, columns=flat if nested else None, use_threads=False):
             size += sum(_unpacked(column) for column in batch.columns)
             if size > most:
                 raise too_much
             batches.append(batch)
-        table = pyarrow.Table.from_batches(batches, batches[0].schema if batches else file.schema_arrow)
+        table = pyarrow.Table.from_batches(batches) if batches else None
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise UserError(f"{path} can't be read as parquet: {one_line(str(error), 120)}") from None
-    names = list(table.column_names)
-    if len(set(names)) < len(names):
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        raise UserError(f"{path}: column {shown(repeated)} is there more than once")
-    if not table.num_rows:
+    if not about.num_rows:
         raise UserError(f"{path} has columns and no rows")
-    columns = dict(zip(names, table.columns, strict=True))
-    return Table(path.name, columns, range(table.num_rows), "row")
+    read = dict(zip(table.column_names, table.columns, strict=True)) if table is not None else {}
+    columns = {name: nested.get(name, read.get(name)) for name in names}
+    return Table(path.name, columns, range(about.num_rows), "row")

@@ -95,6 +95,7 @@ class Task(BaseModel):
     label: str
     labels: list[str] = []
     label_values: dict[str, str] = {}
+    unlabelled: list[str] = []  # what rows without a label have in its place: they are left out
     words: dict[str, str] = {}
     released_words: dict[str, str] = {}  # those that the masks on SMP's release page were trained with
     metrics: list[str] = Field(min_length=1)
@@ -123,6 +124,10 @@ class Task(BaseModel):
             raise ValueError("source.score_range is for regression")
         if strange := sorted(set(self.label_values.values()) - labels):
             raise ValueError(f"label_values: '{strange[0]}' is not one of labels {self.labels}")
+        if self.unlabelled and self.kind == "span":
+            raise ValueError("span has answers for labels: leave out unlabelled")
+        if both := sorted(set(self.unlabelled) & (labels | self.label_values.keys())):
+            raise ValueError(f"unlabelled: '{both[0]}' is a label")
         wanted = set(self.outputs)
         for key, words in (("words", self.words), ("released_words", self.released_words)):
             if words and words.keys() != wanted:
@@ -207,7 +212,7 @@ def find_task(name: str, *, text: str | None = None, pair: str | None = None, la
 def _own_file(path: Path, text: str | None, pair: str | None, label: str | None) -> Task:
     table = read_table(path)
     text, pair, label = own.columns(table, text, pair, label)
-    kind, labels = own.kind_and_labels(table, label)
+    kind, labels, unlabelled = own.kind_and_labels(table, label)
     what = f"{len(labels)} classes" if kind == "classification" else "regression"
     texts = f"'{text}'" + (f" + '{pair}'" if pair else "")
     return Task(
@@ -218,6 +223,7 @@ def _own_file(path: Path, text: str | None, pair: str | None, label: str | None)
         pair=pair,
         label=label,
         labels=labels,
+        unlabelled=unlabelled,
         metrics=["accuracy", "macro_f1"] if kind == "classification" else ["pearson", "spearman"],
         source=Source(file=path),
     )
@@ -253,7 +259,10 @@ def load_yaml(path: Path) -> Task:
         values["source"] = source | near
         if "file" in near and values.get("kind") == "classification" and not values.get("labels"):
             table, label = read_table(near["file"]), str(values.get("label"))
-            values["labels"] = own.class_names(table, label, own.count(table, label))
+            given = values.get("unlabelled")
+            named = [str(name) for name in given] if isinstance(given, list) else None
+            counts, unlabelled = own.meant(own.count(table, label), named)
+            values = {"unlabelled": unlabelled, **values, "labels": own.class_names(table, label, counts)}
     try:
         return Task.model_validate(values)
     except ValidationError as error:

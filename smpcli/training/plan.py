@@ -45,6 +45,10 @@ class Plan:
     published: list[PublishedRow]
     #: What texts lose that are longer than the task's length, by set ("train", and each dev set).
     cut: dict[str, Cut] | None
+    #: Columns, kind, label counts, rows left out and overlap, as result.json's `data` has them; None as above.
+    data: dict[str, Any] | None
+    #: The same for people.
+    data_lines: list[str]
 
 
 def count_steps(settings: Settings, examples: int) -> int:
@@ -109,13 +113,12 @@ def check_output(output: Path) -> None:
 
 def make_plan(settings: Settings) -> Plan:
     """Validate everything that can be validated without a download, and estimate the run."""
-    from smpcli.tasks.data import local_data
+    from smpcli.tasks.data import local_data, sizes
+    from smpcli.tasks.describe import describe, lines
 
     task = settings.task
     data = local_data(task, _path(settings.run.data_dir), _path(settings.run.dev_file))
-    train, dev = task.train_rows, task.dev_rows
-    if data is not None:
-        train, dev = len(data.train), sum(len(rows) for rows in data.dev.values())
+    train, dev = sizes(task, data)
     compute = _compute(settings)
     _check_words(settings)
     _check_teacher(settings)
@@ -123,8 +126,20 @@ def make_plan(settings: Settings) -> Plan:
     steps = count_steps(settings, examples) if examples is not None else settings.max_steps
     weights = _count_weights(settings)
     schedule, others = _schedule(settings, steps), _published(settings)
-    cut = _cut(settings, data)
-    return Plan(settings.flat(), compute, train, dev, steps, **weights, schedule=schedule, published=others, cut=cut)
+    about, said = (describe(task, data), lines(task, data)) if data else (None, [])
+    return Plan(
+        settings.flat(),
+        compute,
+        train,
+        dev,
+        steps,
+        **weights,
+        schedule=schedule,
+        published=others,
+        cut=_cut(settings, data),
+        data=about,
+        data_lines=said,
+    )
 
 
 def _schedule(settings: Settings, steps: int | None) -> list[tuple[int | None, float, float]] | None:

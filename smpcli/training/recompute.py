@@ -37,6 +37,7 @@ class Recomputed:
     recorded: dict[str, float]
     warnings: list[str]
     cut: dict[str, Cut] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what is odd about the dev rows, a line each
 
     @property
     def agrees(self) -> bool:
@@ -60,6 +61,7 @@ class Reopened:
     tokenizer: Any
     dev: dict[str, Encoded]
     rows: dict[str, Rows]
+    overlap: dict[str, int]  # dev texts that were trained on, where those are at hand
 
 
 def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
@@ -81,7 +83,7 @@ def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
     first = next(iter(dev.values()))
     check_encoded(limits_of(model, first.columns), dev.values(), CHANGED)
-    return Reopened(directory, settings, data.labels, model, tokenizer, dev, data.dev)
+    return Reopened(directory, settings, data.labels, model, tokenizer, dev, data.dev, data.overlap)
 
 
 def _settings_and_data(directory: RunDir, data_dir: Path | None) -> tuple[Settings, DevData]:
@@ -149,6 +151,7 @@ def recompute(path: Path, data_dir: Path | None = None) -> Recomputed:
     """The metrics of a finished run, computed anew on its dev data."""
     import torch
 
+    from smpcli.tasks.describe import overlap_lines
     from smpcli.training.evaluate import evaluate
 
     run = reopen(path, data_dir)
@@ -156,4 +159,5 @@ def recompute(path: Path, data_dir: Path | None = None) -> Recomputed:
     found = evaluate(run.model, run.dev, task.metrics, task.kind == "regression", torch.device("cpu"))
     recorded = dict(run.directory.result.metrics)
     cut = {split: part.cut for split, part in run.dev.items() if part.cut is not None}
-    return Recomputed(run.directory.path, found.metrics, recorded, found.warnings(run.labels), cut)
+    notes = overlap_lines(run.rows, run.overlap)
+    return Recomputed(run.directory.path, found.metrics, recorded, found.warnings(run.labels), cut, notes)

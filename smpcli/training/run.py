@@ -79,6 +79,7 @@ def run(
     from smpcli.results.rundir import CHECKPOINT, RESULT, RunDir
     from smpcli.results.sources import files_of
     from smpcli.tasks.data import load_data
+    from smpcli.tasks.describe import lines
     from smpcli.training.checkpoint import Identity
     from smpcli.training.checkpoint import read as read_checkpoint
     from smpcli.training.cut import describe as describe_cut
@@ -111,6 +112,8 @@ def run(
     identity = Identity(settings.digested(), data.digest, session.base_digest, teacher, accelerator.num_processes)
     if saved is not None and (differences := identity.differences(saved.about)):
         raise UserError(f"{path} can't be resumed, as it is another run; different: {', '.join(differences)}")
+    for line in lines(settings.task, data):
+        _note(progress, line)
     if cut := describe_cut(session.cut):
         _note(progress, cut)
     _check_disk(session, output, progress)
@@ -309,6 +312,7 @@ def _result(
 ) -> dict[str, Any]:
     from pruners.masking import kept
     from smpcli.results.rundir import digest
+    from smpcli.tasks.describe import describe
 
     settings = session.settings
     metric = settings.task.metric
@@ -349,6 +353,7 @@ def _result(
             "files": files_read,
             "special_tokens": session.special_tokens,
             "cut": {name: cut.to_json() for name, cut in session.cut.items()},
+            **describe(settings.task, data),
         },
         "model": {
             "name": settings.model,

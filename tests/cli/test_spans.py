@@ -135,6 +135,10 @@ def test_a_dry_run_counts_the_windows_that_a_run_has(
     flags = ["--task", quiz, "--model", pico(HEADS[head]), "--set", f"head={head}", *WINDOWS]
     plan = smp("prune", *flags, "--epochs", "1", "--dry-run", "--json").json
     assert plan["train_examples"] + plan["dev_examples"] == 60
+    assert plan["data"]["columns"] == {"text": "question", "pair": "context", "label": "answers"}
+    shown = smp("prune", *flags, "--dry-run").ok().out
+    train, dev = plan["train_examples"], plan["dev_examples"]
+    assert f"label 'answers', span: {train} questions\ndev: {dev} questions" in shown
     assert plan["prunable_weights"] == PRUNABLE
     assert plan["trained_weights"] == (66 if head == "classifier" else 0)
     if head == "prototype":
@@ -251,7 +255,7 @@ def test_a_dev_set_alone_measures_a_run(smp: Smp, pico: Callable[[str], Path], t
     header = "index\tsentence1\tsentence2\tgold_label\n"
     kinds = ("entailment", "neutral", "contradiction")
     for name, count in (("train", 24), ("dev_matched", 9), ("dev_mismatched", 12)):
-        rows = (f"{i}\tthe film was good {i % 5}\tthe film\t{kinds[i % 3]}\n" for i in range(count))
+        rows = (f"{i}\tthe film was good {i % 5}\tthe {name}\t{kinds[i % 3]}\n" for i in range(count))
         (tmp_path / "whole" / "MNLI").mkdir(parents=True, exist_ok=True)
         (tmp_path / "whole" / "MNLI" / f"{name}.tsv").write_text(header + "".join(rows), encoding="utf-8")
     flags = ["--model", pico("bert"), "--max-steps", "2", "--batch-size", "8", "--set", "max_length=24"]

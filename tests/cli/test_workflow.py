@@ -80,8 +80,11 @@ def test_a_run_in_a_process_of_its_own(real_smp: Smp, on_pico: list[str], finish
     assert any(
         re.fullmatch(r"needs up to [\d.]+ MB of disk while it runs; [\d.]+ [kMG]B are free", line) for line in talk
     )
-    # Of two heads a block, some blocks keep none; and after so few steps, it may predict one class only.
-    steps = [line for line in talk if not line.endswith((" …", " are free")) and not line.startswith("warning: ")]
+    taken = next(line for line in talk if line.startswith("sentiment.csv: "))
+    train = result["data"]["labels"]["train"]
+    counts = ", ".join(f"{name} ({train[name]})" for name in sorted(train, key=train.__getitem__, reverse=True))
+    assert taken == f"sentiment.csv: text 'text' -> label 'label', 2 classes: {counts}"
+    steps = [line for line in talk if line.startswith("step ")]
     assert steps and all(
         re.fullmatch(r"step \d/6  density \d\.\d{3}  loss \d+\.\d{3}(  \w+ \d\.\d{4})*  ETA \d+:\d\d", line)
         for line in steps

@@ -63,6 +63,12 @@ def plain_result(**changes: Any) -> dict[str, Any]:
                 "dev": {"unit": "texts", "length": 128, "examples": 872, "cut": 3, "tokens": 21000, "lost": 40},
             },
             "special_tokens": [],
+            "columns": {"text": "sentence", "pair": None, "label": "label"},
+            "kind": "classification",
+            "labels": {"train": {"no": 29780, "yes": 37569}, "dev": {"dev": {"no": 428, "yes": 444}}},
+            "range": None,
+            "left_out": {},
+            "overlap": {"dev": 0},
         },
         "model": {"name": "minilm", "digest": "m" * 64, "head": "prototype"},
         "training": {

@@ -127,6 +127,8 @@ def test_runs_of_before_some_keys_are_read(tmp_path: Path, make_run: MakeRun) ->
     old = {"digest": "d" * 64, "origin": "folder SST-2", "train": 67349, "dev": {"dev": 872}}
     data = RunDir.open(make_run(tmp_path / "run", data=old)).result.data
     assert (data.dev_digests, data.files, data.cut, data.special_tokens) == ({}, {}, {}, None)
+    assert (data.columns, data.kind, data.labels, data.range) == ({}, None, None, None)
+    assert (data.left_out, data.overlap) == ({}, {})
 
 
 def test_open_gives_what_is_there(tmp_path: Path, make_run: MakeRun) -> None:

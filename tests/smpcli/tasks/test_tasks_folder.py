@@ -153,6 +153,8 @@ def test_the_real_files(name: str, sizes: tuple[int, int], train: dict[float, in
     task = find_task(name)
     data = load_data(task, REAL)
     assert (len(data.train), len(data.dev["dev"])) == sizes == (task.train_rows, task.dev_rows)
+    # As counted with awk on the columns in lower case, white space folded.
+    assert data.overlap == {"dev": {"cola": 16, "stsb": 6}.get(name, 0)}
     if train:
         assert Counter(data.train.labels) == train
     if name == "stsb":

@@ -67,14 +67,16 @@ def test_hub_and_folder_give_the_same_digest(hub: dict[Any, Any], glue: Path) ->
 def test_classes_in_another_order_are_mapped_by_name(hub: dict[Any, Any]) -> None:
     label = datasets.ClassLabel(names=["positive", "negative"])
     rows = split({"sentence": ["good", "bad"], "label": [0, 1]}, label)
-    hub["nyu-mll/glue", "sst2"] = datasets.DatasetDict(train=rows, validation=rows)
+    dev = split({"sentence": ["new"], "label": [0]}, label)
+    hub["nyu-mll/glue", "sst2"] = datasets.DatasetDict(train=rows, validation=dev)
     assert load_data(find_task("sst2"), None).train.labels == [1, 0]
 
 
 def test_plain_integers_go_through_label_values(hub: dict[Any, Any]) -> None:
     plain = datasets.Value("int64")
     rows = split({"sentence": ["good", "bad"], "label": [1, 0]}, plain)
-    hub["nyu-mll/glue", "sst2"] = datasets.DatasetDict(train=rows, validation=rows)
+    dev = split({"sentence": ["new"], "label": [0]}, plain)
+    hub["nyu-mll/glue", "sst2"] = datasets.DatasetDict(train=rows, validation=dev)
     assert load_data(find_task("sst2"), None).train.labels == [1, 0]
     pairs = split({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [1, 0]}, plain)
     hub["nyu-mll/glue", "rte"] = datasets.DatasetDict(train=pairs, validation=pairs)

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow
@@ -90,6 +92,53 @@ def test_every_format_gives_the_same_data(tmp_path: Path) -> None:
     assert {data.digest for data in loaded} == {loaded[0].digest}
     assert loaded[0].labels == ["0", "1", "2"]
     assert [data.origin for data in loaded][:2] == ["file a.csv", "file a.tsv"]
+
+
+@pytest.mark.parametrize(
+    "values, kind, expected",
+    [
+        (pyarrow.array([Decimal(i % 2) for i in range(40)], pyarrow.decimal128(5, 2)), "classification", {0, 1}),
+        (pyarrow.array([Decimal(i % 2) for i in range(40)], pyarrow.decimal256(60, 0)), "classification", {0, 1}),
+        (pyarrow.array([Decimal(i % 2 - 5) / 4 for i in range(40)]), "regression", {-1.25, -1}),
+        (pyarrow.array([i % 2 for i in range(40)], pyarrow.int8()), "classification", {0, 1}),
+        (pyarrow.array([i % 2 for i in range(40)], pyarrow.uint64()), "classification", {0, 1}),
+        (pyarrow.array([i % 2 for i in range(40)], pyarrow.float32()), "classification", {0, 1}),
+        (pyarrow.array([i % 2 + 0.5 for i in range(40)], pyarrow.float16()), "regression", {0.5, 1.5}),
+        (pyarrow.array([f"{i % 2}" for i in range(40)], pyarrow.large_string()), "classification", {0, 1}),
+        (pyarrow.array([f"{i % 2}" for i in range(40)], pyarrow.string_view()), "classification", {0, 1}),
+        (pyarrow.array([f"{i % 2}" for i in range(40)]).dictionary_encode(), "classification", {0, 1}),
+        (pyarrow.array([i % 2 for i in range(40)]).dictionary_encode(), "classification", {0, 1}),
+        (pyarrow.array([i % 2 == 1 for i in range(40)]), "classification", {0, 1}),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pyarrow.Array) else None,
+)
+def test_labels_of_parquet_s_types(tmp_path: Path, values: pyarrow.Array, kind: str, expected: set[float]) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": [f"text {i}" for i in range(40)], "label": values}), path)
+    task = find_task(str(path))
+    data = load_data(task, None)
+    assert task.kind == kind
+    assert {*data.train.labels, *data.dev["dev"].labels} == expected  # type: ignore[union-attr]
+    assert task.labels in ([], ["0", "1"], ["false", "true"])
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        (pyarrow.array([date(2020, 1, 1 + i % 2) for i in range(9)]), "the label in 'label' is a date"),
+        (pyarrow.array([b"x"] * 9), "the label in 'label' is a bytes"),
+        (pyarrow.array([[i % 2] for i in range(9)]), "can't read the column 'label': it holds list"),
+        (pyarrow.array([{"id": i % 2} for i in range(9)]), "can't read the column 'label': it holds struct"),
+        (pyarrow.nulls(9), "row 0 (from 0): no label in 'label'"),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pyarrow.Array) else None,
+)
+def test_what_no_label_can_be_in_parquet(tmp_path: Path, values: pyarrow.Array, said: str) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": [f"text {i}" for i in range(9)], "label": values}), path)
+    with pytest.raises(UserError) as error:
+        find_task(str(path))
+    assert said in str(error.value)
 
 
 def test_truth_values_in_jsonl_are_classes(tmp_path: Path) -> None:

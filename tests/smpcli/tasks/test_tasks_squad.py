@@ -9,6 +9,7 @@ import pytest
 
 from smpcli.errors import UserError
 from smpcli.tasks.data import dry_run_sizes, load_data, load_dev
+from smpcli.tasks.describe import lines
 from smpcli.tasks.squad import Answer, Questions
 from smpcli.tasks.task import find_task
 
@@ -36,7 +37,8 @@ def write(path: Path, *paragraphs: tuple[str, list[dict[str, Any]]]) -> Path:
 def original(tmp_path: Path) -> Path:
     """A folder as the original files are laid out, with two answers to one question."""
     write(tmp_path / "squad" / "train-v1.1.json", (CONTEXT, [asked()]), ("Up and down.", [asked("q2", (0, "Up"))]))
-    write(tmp_path / "squad" / "dev-v1.1.json", (CONTEXT, [asked("d1", ((13, "great"), (39, "dull")))]))
+    marked = asked("d1", ((13, "great"), (39, "dull")), question="How?")
+    write(tmp_path / "squad" / "dev-v1.1.json", (CONTEXT, [marked]))
     return tmp_path
 
 
@@ -62,7 +64,7 @@ def test_hub_and_folder_give_the_same_rows(original: Path, monkeypatch: pytest.M
                     "id": name,
                     "title": "t",
                     "context": context,
-                    "question": " What was it? ",
+                    "question": "How?" if name == "d1" else " What was it? ",
                     "answers": {"text": texts, "answer_start": starts},
                 }
                 for name, context, texts, starts in rows
@@ -116,6 +118,25 @@ def test_own_files_with_a_dev_file(tmp_path: Path, original: Path) -> None:
         load_data(task, None, dev_file=folder / "train-v1.1.json")
     with pytest.raises(UserError, match="has its own columns"):
         find_task(str(folder / "train-v1.1.json"), text="question")
+
+
+def test_questions_that_were_trained_on(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.json", (CONTEXT, [asked(), asked("q2", (39, "dull"), question="Dull?")]))
+    task = find_task(str(train))
+    # Other ids, case and spacing.
+    same = asked("d", (15, "GREAT"), question="what  was IT?")
+    copy = write(tmp_path / "copy.json", (f" {CONTEXT.upper()}", [same]))
+    with pytest.raises(UserError, match=r"dev copy\.json: each of the 1 dev examples is trained on, too"):
+        load_data(task, None, dev_file=copy)
+    new = ("Up and down.", [asked("d3", (0, "Up"))])
+    path = write(tmp_path / "dev.json", (CONTEXT, [asked("d1", question="How?"), asked("d2")]), new)
+    data = load_data(task, None, dev_file=path)
+    assert data.overlap == {"dev": 2}
+    assert lines(task, data) == [
+        "train.json: text 'question' + 'context' -> label 'answers', span: 2 questions",
+        "dev: 3 questions",
+        "2 of 3 dev questions are on contexts that are trained on, too",
+    ]
 
 
 def test_a_task_yaml_over_a_file(tmp_path: Path, original: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -113,6 +114,34 @@ def test_a_parquet_without_rows_and_one_with_a_column_twice(tmp_path: Path) -> N
     pyarrow.parquet.write_table(twice, path)
     with pytest.raises(UserError, match="'text' is there more than once"):
         read_table(path)
+
+
+NESTED = {
+    "list": pyarrow.array([["a"], ["b", "c"]]),
+    "large_list": pyarrow.array([[1], []], pyarrow.large_list(pyarrow.int64())),
+    "fixed_size_list": pyarrow.array([[1, 2], [3, 4]], pyarrow.list_(pyarrow.int64(), 2)),
+    "struct": pyarrow.array([{"text": "x"}, {"text": "y"}]),
+    "map": pyarrow.array([[("k", 1)], []], pyarrow.map_(pyarrow.string(), pyarrow.int64())),
+    "extension": pyarrow.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 2, 2))),
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_a_nested_column_of_parquet_is_in_nobody_s_way(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b"], "more": NESTED[kind], "label": [1, 0]}), path)
+    table = read_table(path)
+    assert list(table.columns) == ["text", "more", "label"]
+    assert (table.values("text"), table.values("label")) == (["a", "b"], [1, 0])
+    assert table.take([1]).values("text") == ["b"]
+    with pytest.raises(UserError, match=r"a\.parquet: can't read the column 'more': it holds .* values, neither"):
+        table.values("more")
+
+
+def test_a_nested_column_whose_field_is_called_like_a_flat_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"a.text": ["x"], "a": pyarrow.array([{"text": "y"}])}), path)
+    assert read_table(path).values("a.text") == ["x"]
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:

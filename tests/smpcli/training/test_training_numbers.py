@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from pruners.base import Pruner
 from pruners.smp import SMP
-from smpcli import UserError, prune
+from smpcli import UserError, evaluate, prune
 from smpcli.modeling.heads import TaskModel
 from smpcli.tasks.metrics import undefined
 from smpcli.training import loop
@@ -205,3 +206,29 @@ def test_a_run_that_predicts_several_says_nothing(run: Any) -> None:
     made = run(sparsity=0.2)
     assert len({row["prediction"] for row in made.predictions["dev"]}) == 2
     assert "only" not in " ".join(made.result.warnings) and compare(made.path).rows[0].one_class == ()
+
+
+def test_what_was_taken_is_said_and_recorded(run: Any, tmp_path: Path, sentiment: Any) -> None:
+    """Columns, kind, counts, rows without a label, dev texts that are trained on: in notes and in result.json."""
+    counts = Counter(label for _, label in sentiment.rows)
+    dev = tmp_path / "dev.csv"
+    known = sentiment.rows[0][0].upper()
+    dev.write_text(f"text,label\na fine film,positive\na dull story,negative\n{known},positive\nunknown,-1\n")
+    watcher = Watcher()
+    made = run(dev_file=str(dev), progress=watcher)
+    assert watcher.notes[:4] == [
+        f"sentiment.csv: text 'text' -> label 'label', 2 classes: negative ({counts['negative']}), "
+        f"positive ({counts['positive']})",
+        "dev: positive (2), negative (1)",
+        f"left out: 1 of {len(sentiment.rows) + 4} rows, as their label '-1' stands for none; if it is one, write a "
+        "task file with all labels (docs/tasks.md)",
+        "1 of 3 dev texts are trained on, too",
+    ]
+    data = json.loads((made.path / "result.json").read_text())["data"]
+    assert data["columns"] == {"text": "text", "pair": None, "label": "label"}
+    assert data["kind"] == "classification"
+    assert data["labels"] == {"train": dict(counts), "dev": {"dev": {"negative": 1, "positive": 2}}}
+    assert (data["left_out"], data["overlap"]) == ({"-1": 1}, {"dev": 1})
+    assert made.result.data.model_dump(mode="json") == data | {"range": None}
+    again = evaluate(made.path)
+    assert (again.agrees, again.notes) == (True, ["1 of 3 dev texts are trained on, too"])

@@ -55,6 +55,11 @@ def test_a_dry_run_foretells_the_run(
     assert found.steps == result["training"]["steps"] == 2
     assert found.train_examples == result["data"]["train"]
     assert found.dev_examples == result["data"]["dev"]["dev"]
+    assert found.data is not None
+    assert found.data.items() <= result["data"].items()
+    sides = [result["data"]["labels"]["train"], result["data"]["labels"]["dev"]["dev"]]
+    for label in ("negative", "positive"):
+        assert sum(side[label] for side in sides) == sum(row[1] == label for row in sentiment.rows)
     # 12 matrices: 8 of 32 x 32, 4 of 32 x 48; factored scores have one more a row and a column.
     scores = 0 if method in ("magnitude", "dense") else 8 * 32 * 32 + 4 * 32 * 48
     factored = given.get("factored", method == "smp")
