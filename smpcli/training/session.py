@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from pruners.base import Pruner
 from pruners.masking import LayerStatistics, MaskedLayer, attach
+from pruners.trial import confirm_narrow
 from smpcli.errors import UserError
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
@@ -209,11 +211,15 @@ def assemble(
     prunable = sum(layer.weight.numel() for layer in layers)
     if not pruner.prunes:
         layers = []
+    compute = _forward(model, train_set, device)
+    _check_reached(layers, compute, model.config.model_type)
     statistics: dict[str, LayerStatistics] = {}
     if layers and pruner.needs_statistics:
         spread = setup[:: max(1, len(setup) // STATISTICS_BATCHES)]
         statistics = input_statistics(model, layers, (inputs for inputs, _ in spread))
     attach(pruner, layers, statistics)
+    if layers and not pruner.trains_weights and getattr(pruner.settings, "structure", 1.0) != 1:
+        confirm_narrow(layers, compute)
     start_alike(layers, accelerator, settings.seed)
     weights = trained_weights(pruner, model, layers)
     return Session(
@@ -232,6 +238,45 @@ def assemble(
         steps=count_steps(settings, len(train_set)),
         special_tokens=special_tokens,
     )
+
+
+def _forward(model: TaskModel, train_set: Encoded, device: torch.device) -> Callable[[], Tensor]:
+    """A forward pass in evaluation mode over the shortest and the longest training example."""
+    lengths = train_set.lengths
+    inputs, _ = train_set.collate([int(lengths.argmin()), int(lengths.argmax())])
+    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+
+    @torch.no_grad()
+    def compute() -> Tensor:
+        training = model.training
+        logits: Tensor = model.eval()(**inputs)
+        model.train(training)
+        return logits
+
+    return compute
+
+
+def _check_reached(layers: list[MaskedLayer], compute: Callable[[], Tensor], model_type: str) -> None:
+    """Refuse a model with matrices that no text reaches (another modality's, an encoder's beside a decoder).
+
+    One kind of matrix counts as reached in any block, as of several experts a text reaches but some.
+    """
+    kinds = {layer.name: re.sub(r"\d+", "*", layer.kind) for layer in layers}
+    reached: set[str] = set()
+    hooks = [
+        layer.module.register_forward_hook(lambda *_, name=layer.name: reached.add(kinds[name])) for layer in layers
+    ]
+    if layers:
+        compute()
+    for hook in hooks:
+        hook.remove()
+    unused = [layer.name for layer in layers if kinds[layer.name] not in reached]
+    if unused:
+        raise UserError(
+            f"model type '{model_type}' can't be pruned: texts never reach {len(unused)} of its {len(layers)} "
+            f"matrices (such as {unused[0]}), so their masks would mean nothing; choose a transformer such as bert, "
+            "roberta, distilbert, electra or gpt2 with --model"
+        )
 
 
 def _check_length(model: TaskModel, sets: list[Encoded]) -> None:

@@ -108,6 +108,7 @@ def load_teacher(settings: Settings) -> Teacher:
     from smpcli.modeling.backbone import load_config, load_pretrained, load_tokenizer
     from smpcli.modeling.build import is_decoder
     from smpcli.modeling.heads import TaskModel
+    from smpcli.modeling.padding import check_padding
     from smpcli.modeling.restore import restore
     from smpcli.results.rundir import RunDir, is_run
 
@@ -131,7 +132,9 @@ def load_teacher(settings: Settings) -> Teacher:
             f"teacher {name} has no trained head for {kind}: take a fine-tuned checkpoint, or a run of `smp finetune`"
         )
     made = _Spans(backbone) if span else TaskModel(backbone, "classifier", set(), last=is_decoder(config))
-    return Teacher(made.eval(), load_tokenizer(name), order)
+    tokenizer = load_tokenizer(name)
+    check_padding(made, config.model_type, tokenizer)
+    return Teacher(made.eval(), tokenizer, order)
 
 
 class _Spans(nn.Module):
