@@ -1,21 +1,20 @@
-"""Which architectures of the installed transformers work: each one, tiny, through prune, eval, predict and all exports.
+"""Which architectures of the installed transformers work: each one, tiny, through prune, eval, predict, exports.
 
     python benchmarks/architectures.py                    # every text architecture; some minutes on one core
     python benchmarks/architectures.py bert roformer      # these alone
-    python benchmarks/architectures.py --markdown > …     # the table of docs/models.md
+    python benchmarks/architectures.py --markdown         # what docs/models.md holds
 
 Of each model type in transformers' mappings for sequence classification, masked and causal language models: a
-configuration with small numbers, random weights, a tokenizer of 70 words; three steps of `smp prune` with the default
-method, once with label words and once with prototypes, as far as there is a class for them; then `smp eval`, `smp
-predict` and `smp export` to hf, compact and onnx. Each type has a forked process of its own and a time limit, and so
-has what an export is verified with (else importing the libraries would take most of the time).
+configuration with small numbers, random weights, a tokenizer of some words; three steps of `smp prune` with the
+default method, once with label words and once with prototypes, as far as there is a class for them; then `smp eval`,
+`smp predict` and `smp export` to hf, compact and onnx. Each type has a forked process of its own and a time limit,
+and so has what an export is verified with (else importing the libraries would take most of the time).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import inspect
 import json
 import os
 import random
@@ -39,19 +38,21 @@ from smpcli import UserError, api
 from smpcli.errors import one_line
 
 GOOD, BAD = "good great fine lovely superb warm".split(), "bad terrible dull boring awful cold".split()
-NEUTRAL = "the a this film movie story plot actor scene and of with in it was is its for an who some role cast".split()
+NEUTRAL = "the a this film movie story plot actor scene and of with in it was is its for an who some cast".split()
 WORDS = [*GOOD, *BAD, *NEUTRAL, "."]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+# Room for every byte, of which byte-level tokenizers make their words.
+VOCABULARY = 600
 SEED, STEPS, ROWS = 3, 3, 48
-OK, NONE = "ok", "–"
+OK = "ok"
 HEADS = ("words", "prototype")
 PARTS = ("prune", "eval", "predict", "hf", "compact", "onnx")
 
 # Sizes by the names that configurations give them; the first rule whose words are all in the name counts.
 WIDTH, LAYERS, ATTENTION_HEADS, INNER, POSITIONS = 32, 2, 4, 48, 64
 RULES: list[tuple[tuple[str, ...], int]] = [
-    (("vocab_size",), len(SPECIAL) + len(WORDS)),
-    (("vocab_size_per_layer_input",), len(SPECIAL) + len(WORDS)),
+    (("vocab_size",), VOCABULARY),
+    (("vocab_size_per_layer_input",), VOCABULARY),
     (("token_id",), -1),
     (("_index",), -1),
     (("num_experts_per_tok",), 2),
@@ -65,6 +66,7 @@ RULES: list[tuple[tuple[str, ...], int]] = [
     (("expert_ffn",), 16),
     (("moe_intermediate",), 16),
     (("experts",), 4),
+    (("qk_head_dim",), 2 * WIDTH // ATTENTION_HEADS),
     (("head_dim",), WIDTH // ATTENTION_HEADS),
     (("head_size",), WIDTH // ATTENTION_HEADS),
     (("d_kv",), WIDTH // ATTENTION_HEADS),
@@ -91,6 +93,7 @@ RULES: list[tuple[tuple[str, ...], int]] = [
     (("ffn",), INNER),
     (("n_inner",), INNER),
     (("d_inner",), INNER),
+    (("interval",), 2),
     (("d_ff",), INNER),
     (("hidden_dim",), INNER),
     (("max_position", "embeddings"), POSITIONS),
@@ -122,7 +125,6 @@ SPECIFIC: dict[str, dict[str, Any]] = {
     "canine": {"downsampling_rate": 4, "local_transformer_stride": 16, "num_hash_buckets": 64, "type_vocab_size": 2},
     "funnel": {"block_sizes": [1, 1], "d_model": WIDTH, "n_head": 4, "d_head": 8, "d_inner": INNER},
     "mobilebert": {"embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16},
-    "squeezebert": {"embedding_size": WIDTH},
     "longformer": {"attention_window": 8},
     "nystromformer": {"segment_means_seq_len": POSITIONS, "num_landmarks": 8},
     "big_bird": {"block_size": 4},
@@ -135,9 +137,27 @@ SPECIFIC: dict[str, dict[str, Any]] = {
     "ctrl": {"dff": INNER},
     "xlm": {"emb_dim": WIDTH},
     "opt": {"word_embed_proj_dim": WIDTH},
-    "esm": {"token_dropout": False, "position_embedding_type": "absolute"},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "yoso": {"num_hash": 8},
+    "lilt": {"hidden_size": 48},
+    "squeezebert": {"embedding_size": WIDTH, "intermediate_groups": 4},
+    "esm": {
+        "vocab_size": VOCABULARY,
+        "pad_token_id": 0,
+        "mask_token_id": 4,
+        "token_dropout": False,
+        "position_embedding_type": "absolute",
+    },
+    "esmc": {"num_key_value_heads": ATTENTION_HEADS},
+    "dots3_note": {"num_key_value_heads": ATTENTION_HEADS},
+    "dots3_note_text": {"num_key_value_heads": ATTENTION_HEADS},
+    "bamba": {"attn_layer_indices": [1]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "mamba2": {"num_heads": 8},
+    "zaya": {"num_experts_per_tok": 1},
+    "neomme": {"head_dim": 16},
+    "minicpm3": {"head_dim": 8, "num_key_value_heads": ATTENTION_HEADS},
+    "youtu": {"head_dim": 8, "num_key_value_heads": ATTENTION_HEADS},
     "luke": {"entity_vocab_size": 8, "entity_emb_size": 16},
     "roc_bert": {"shape_vocab_size": 80, "pronunciation_vocab_size": 80, "shape_embed_dim": 16},
     "layoutlmv2": {"coordinate_size": 4, "shape_size": 4},
@@ -303,11 +323,15 @@ def small(kind: Any) -> dict[str, Any]:
     for key, value in vars(default).items():
         if type(value) is int and (size := _size(key)) is not None:
             found[key] = _token(key) if size < 0 else size
+        elif value is None and key in ("head_dim", "num_key_value_heads"):
+            found[key] = _size(key)
+        elif isinstance(value, list) and value and key in ("layer_types", "layers_block_type"):
+            # Two blocks, of different kinds where there are any.
+            kinds = list(dict.fromkeys(value))
+            found[key] = [kinds[0], kinds[min(1, len(kinds) - 1)]]
         elif key in getattr(default, "sub_configs", {}) and hasattr(value, "to_dict"):
             found[key] = small(type(value))
-    known = set(inspect.signature(kind.__init__).parameters) | set(vars(default))
-    # None: decided by the class, from others that are set.
-    return {key: value for key, value in found.items() if key in known}
+    return found
 
 
 def _size(key: str) -> int | None:
@@ -335,30 +359,41 @@ def save_model(config: Any, folder: Path) -> None:
             else:
                 # Fresh biases and norms are 0 and 1: a mix-up of theirs would go unseen.
                 parameter += 0.05 * torch.randn_like(parameter)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx] = 0
     model.save_pretrained(folder)
     make_tokenizer(decoder=type(config) in causal and type(config) not in masked).save_pretrained(folder)
 
 
 def make_tokenizer(decoder: bool) -> Any:
-    """WordPiece over some words; a decoder's puts nothing around a text."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    """WordPiece over some words; for a decoder byte-level BPE that puts nothing around a text."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
+    if decoder:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=VOCABULARY, min_frequency=1, special_tokens=SPECIAL, show_progress=False
+        )
+        tokenizer.train_from_iterator([f" {word}" for word in WORDS for _ in range(2)], trainer)
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="[SEP]"
+        )
     ids = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    names = {"unk_token": "[UNK]", "pad_token": "[PAD]"}
-    if decoder:
-        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="[SEP]", **names)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B [SEP]",
         special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
     )
-    more = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    names = {f"{name.lower()}_token": f"[{name}]" for name in ("UNK", "PAD", "CLS", "SEP", "MASK")}
     inputs = ["input_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names, **more)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
 
 
 def write_task(folder: Path) -> None:
@@ -427,8 +462,51 @@ def summary(found: dict[str, Any]) -> str:
     return f"{len(found)} model types, {failed} failures, {unmade} without a model"
 
 
+# What a refusal's message says, and the row of the table that it belongs to.
+REASONS = {
+    "is an encoder with a decoder": "an encoder with a decoder",
+    "in no linear layer": "more than a tenth of a block's weights is in no linear layer (fused experts, …)",
+    "no stack of blocks": "no stack of blocks with linear layers",
+    "texts never reach": "some matrices are never reached by a text (cross-attention, another modality, entities)",
+    "when it is padded": "padding changes the answer: a label would depend on the texts beside it",
+    "it fails on a text": "it fails on a short text",
+    "no gradient": "no gradient reaches its matrices",
+    "don't fit its config.json": "the checkpoint is of one half of the model",
+}
+
+
 def markdown(found: dict[str, Any]) -> str:
-    raise NotImplementedError
+    """Rows of model types: what works, what is refused and why, what wasn't tried."""
+    rows: dict[str, list[str]] = {
+        "prune, eval, predict, exports `hf`, `compact` and `onnx`": [],
+        "prune, eval, predict, export `hf`": [],
+    }
+    for name, one in found.items():
+        heads = {head: one[head] for head in HEADS if head in one}
+        if one.get("model", OK) != OK or "failed" in one:
+            kind = "failed" if "failed" in one else "not tried: no small model of it could be made"
+            rows.setdefault(kind, []).append(name)
+            continue
+        by_row: dict[str, list[str]] = {}
+        for head, parts in heads.items():
+            by_row.setdefault(_row(parts), []).append(head)
+        for row, some in by_row.items():
+            rows.setdefault(row, []).append(name if len(by_row) == 1 else f"{name} ({', '.join(some)})")
+    body = [f"| {row} | {', '.join(names)} |" for row, names in rows.items() if names]
+    return "\n".join(["| | model types |", "|---|---|", *body])
+
+
+def _row(parts: dict[str, str]) -> str:
+    if any(text.startswith("failed") for text in parts.values()):
+        return "failed"
+    if parts["prune"] != OK:
+        text = parts["prune"]
+        return "refused: " + next((reason for said, reason in REASONS.items() if said in text), text[9:])
+    if parts["hf"] != OK:
+        return "prune, eval, predict"
+    return "prune, eval, predict, " + (
+        "exports `hf`, `compact` and `onnx`" if parts["compact"] == parts["onnx"] == OK else "export `hf`"
+    )
 
 
 if __name__ == "__main__":

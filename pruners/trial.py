@@ -1,9 +1,9 @@
 """Which layers the model can compute with in part: names only propose, a trial decides.
 
-Blocks of other architectures have matrices of BERT's names, and yet count their heads (a bias for each), reshape to a
-fixed width, or deal out what is left among all heads. The first two raise an error in a narrow step; the last computes
-something else, in silence. So before training the model computes a few texts with some channels left out, once with
-zeros in their place and once without them: what can't, or comes to another result, always computes with all.
+Blocks of other architectures have matrices of BERT's names, and yet count their heads (a bias for each), reshape to
+a fixed width, or deal out what is left among all heads. The first two raise an error in a narrow step; the last
+computes something else, in silence. So before training the model computes a few texts with some channels left out,
+once with zeros in their place and once without them: what can't, or comes to another result, always computes all.
 """
 
 from __future__ import annotations
@@ -47,12 +47,8 @@ def confirm_narrow(layers: Sequence[MaskedLayer], compute: Callable[[], Tensor])
         # Most models can do both, which one trial tells.
         confirmed = attention + neurons
         if not _agree(layers, confirmed, attention, compute):
-            confirmed = [
-                pair
-                for group in (attention, neurons)
-                if _agree(layers, group, attention, compute)
-                for pair in group
-            ]
+            groups = [group for group in (attention, neurons) if _agree(layers, group, attention, compute)]
+            confirmed = [pair for group in groups for pair in group]
     for pair in confirmed:
         layers[pair.first].narrows = layers[pair.second].narrows = True
 

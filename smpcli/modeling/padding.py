@@ -21,9 +21,9 @@ TOLERANCE = 1e-3
 def check_padding(model: nn.Module, kind: str, tokenizer: Any) -> None:
     """Ask a short text alone, then padded beside a longer one. kind: the model's type.
 
-    Raises UserError where the logits differ: a label would depend on the texts that share its batch, and an evaluation
-    with the same batches would agree. So do models that read no mask, or mix tokens across padding. Also where the
-    model can't compute a short text at all.
+    Raises UserError where the logits differ, as in models that read no mask or mix tokens across padding: a label
+    would depend on the texts that share its batch, and an evaluation with the same batches would agree. Also where
+    the model can't compute a short text at all.
     """
     short, both = _inputs(tokenizer, [SHORT]), _inputs(tokenizer, [SHORT, LONG])
     length = short["input_ids"].shape[1]

@@ -211,17 +211,17 @@ def assemble(
     prunable = sum(layer.weight.numel() for layer in layers)
     if not pruner.prunes:
         layers = []
-    compute = _forward(model, train_set, device)
-    _check_reached(layers, compute, model.config.model_type)
     statistics: dict[str, LayerStatistics] = {}
     if layers and pruner.needs_statistics:
         spread = setup[:: max(1, len(setup) // STATISTICS_BATCHES)]
         statistics = input_statistics(model, layers, (inputs for inputs, _ in spread))
     attach(pruner, layers, statistics)
-    if layers and not pruner.trains_weights and getattr(pruner.settings, "structure", 1.0) != 1:
-        confirm_narrow(layers, compute)
     start_alike(layers, accelerator, settings.seed)
     weights = trained_weights(pruner, model, layers)
+    compute = _forward(model, train_set, device)
+    _check_reached(layers, compute, model.config.model_type)
+    if layers and not pruner.trains_weights and getattr(pruner.settings, "structure", 1.0) != 1:
+        confirm_narrow(layers, compute)
     return Session(
         settings=settings,
         accelerator=accelerator,
@@ -246,7 +246,6 @@ def _forward(model: TaskModel, train_set: Encoded, device: torch.device) -> Call
     inputs, _ = train_set.collate([int(lengths.argmin()), int(lengths.argmax())])
     inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
 
-    @torch.no_grad()
     def compute() -> Tensor:
         training = model.training
         logits: Tensor = model.eval()(**inputs)
@@ -259,23 +258,28 @@ def _forward(model: TaskModel, train_set: Encoded, device: torch.device) -> Call
 def _check_reached(layers: list[MaskedLayer], compute: Callable[[], Tensor], model_type: str) -> None:
     """Refuse a model with matrices that no text reaches (another modality's, an encoder's beside a decoder).
 
-    One kind of matrix counts as reached in any block, as of several experts a text reaches but some.
+    One kind of matrix counts as reached in any block, as of several experts a text reaches but some. Also refused is
+    a model whose answers carry no gradient back to its matrices (Reformer's reversible blocks, behind frozen
+    embeddings).
     """
     kinds = {layer.name: re.sub(r"\d+", "*", layer.kind) for layer in layers}
     reached: set[str] = set()
     hooks = [
         layer.module.register_forward_hook(lambda *_, name=layer.name: reached.add(kinds[name])) for layer in layers
     ]
-    if layers:
-        compute()
+    learns = compute().requires_grad if layers else True
     for hook in hooks:
         hook.remove()
+    advice = "choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model"
+    if not learns:
+        raise UserError(
+            f"model type '{model_type}' can't be pruned: its answers pass no gradient on to its matrices; {advice}"
+        )
     unused = [layer.name for layer in layers if kinds[layer.name] not in reached]
     if unused:
         raise UserError(
             f"model type '{model_type}' can't be pruned: texts never reach {len(unused)} of its {len(layers)} "
-            f"matrices (such as {unused[0]}), so their masks would mean nothing; choose a transformer such as bert, "
-            "roberta, distilbert, electra or gpt2 with --model"
+            f"matrices (such as {unused[0]}), so their masks would mean nothing; {advice}"
         )
 
 
