@@ -19,7 +19,7 @@ from pruners.masking import MaskedLayer
 from pruners.structure import Shared, computed_channels, find_channels, has_channels
 
 # Largest difference of the two, as a part of the largest number: far above rounding, far below what a mix-up makes.
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 # Which units (heads or neurons) of how many stay in a block: every other one; the last one; none.
 _DRAWS: tuple[Callable[[int, int, int], bool], ...] = (
     lambda unit, units, block: (unit + block) % 2 == 0 or units == 1,

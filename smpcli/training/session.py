@@ -271,15 +271,15 @@ def _check_reached(layers: list[MaskedLayer], compute: Callable[[], Tensor], mod
     for hook in hooks:
         hook.remove()
     advice = "choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model"
-    if not learns:
-        raise UserError(
-            f"model type '{model_type}' can't be pruned: its answers pass no gradient on to its matrices; {advice}"
-        )
     unused = [layer.name for layer in layers if kinds[layer.name] not in reached]
     if unused:
         raise UserError(
             f"model type '{model_type}' can't be pruned: texts never reach {len(unused)} of its {len(layers)} "
             f"matrices (such as {unused[0]}), so their masks would mean nothing; {advice}"
+        )
+    if not learns:
+        raise UserError(
+            f"model type '{model_type}' can't be pruned: its answers pass no gradient on to its matrices; {advice}"
         )
 
 
