@@ -58,6 +58,8 @@ class MaskedLayer:
         self.bias: Tensor | None = None
         #: The rows (0) or columns (1) that training computes with, by index; None: all. Masks are empty elsewhere.
         self.part: tuple[Tensor, int] | None = None
+        #: Whether a trial has shown that the model computes with a part of this layer (`pruners/trial.py`).
+        self.narrows = False
         #: Drawn gates and their slope, where the method draws any (`Pruner.gates`).
         self.gates: tuple[Tensor, Tensor] | None = None
         self.scores: nn.Parameter | None = None

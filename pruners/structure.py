@@ -38,9 +38,6 @@ _UP = ("intermediate.dense", "ffn.lin1")
 _DOWN = ("output.dense", "ffn.lin2")
 _PAIRS = ((_QUERY, 0, _KEY, 0), (_VALUE, 0, _OUTPUT, 1), (_UP, 0, _DOWN, 1))
 
-# MPNet's attention has a bias for each of its heads, so it can't compute with fewer.
-_COUNTING = ("attn.q", "attn.k", "attn.v", "attn.o")
-
 # From this many scores on, a threshold comes from a sample of them.
 SAMPLED_FROM = 2**16
 
@@ -85,7 +82,7 @@ def _blocks(layers: Sequence[MaskedLayer]) -> list[tuple[Shared, Shared, Shared]
     found = []
     for members in blocks.values():
         pairs = [_pair(layers, members, *names) for names in _PAIRS]
-        if len(members) != 2 * len(_PAIRS) or None in pairs:
+        if len(members) != 2 * len(_PAIRS) or None in pairs or not _heads_divide(layers, pairs[:2]):
             return None
         found.append(tuple(pairs))
     return found  # type: ignore[return-value]
@@ -104,6 +101,15 @@ def _pair(
         return None
     same = layers[first].weight.shape[first_axis] == layers[second].weight.shape[second_axis]
     return Shared(first, first_axis, second, second_axis) if same else None
+
+
+def _heads_divide(layers: Sequence[MaskedLayer], pairs: Sequence[Shared | None]) -> bool:
+    """Whether every head has as many channels as any other."""
+    return all(
+        layers[pair.first].weight.shape[pair.first_axis] % max(1, layers[pair.first].heads) == 0
+        for pair in pairs
+        if pair is not None
+    )
 
 
 def _named(layers: Sequence[MaskedLayer], members: Sequence[int], names: tuple[str, ...]) -> int | None:
@@ -168,14 +174,18 @@ class Channels:
     def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
         """The indices of the chosen channels and their axis; as many as a head has where none was chosen.
 
-        None where attention counts its heads (MPNet's has a bias for each).
+        None where no trial has shown that the model computes with fewer (`pruners/trial.py`).
         """
-        if layer.kind.endswith(_COUNTING):
+        if not layer.narrows:
             return None
-        indices, axis = self.chosen[layer.name]
-        if not len(indices):
-            indices = torch.arange(layer.weight.shape[axis] // max(1, layer.heads), device=indices.device)
-        return indices, axis
+        return computed_channels(layer, *self.chosen[layer.name])
+
+
+def computed_channels(layer: MaskedLayer, indices: Tensor, axis: int) -> tuple[Tensor, int]:
+    """What a narrow layer computes with where these channels are chosen: attention can't have no head."""
+    if not len(indices):
+        indices = torch.arange(layer.weight.shape[axis] // max(1, layer.heads), device=indices.device)
+    return indices, axis
 
 
 def _missed(pair: Shared, scores: Sequence[Tensor], counts: Sequence[int]) -> Tensor:

@@ -101,6 +101,9 @@ def _save(run: Reopened, about: About, folder: Path) -> None:
     if about.words is not None:
         # A masked-LM class has no place for labels of its own: they travel in the configuration.
         run.model.config.smp_label_words = dict(zip(about.outputs, about.words, strict=True))
+    if about.decoder:
+        # Its answer is one token's: keys and values would be kept for nobody, and some architectures then fail.
+        run.model.config.use_cache = False
     # Never pass on what a stranger's configuration says of code to run.
     if getattr(run.model.config, "auto_map", None):
         del run.model.config.auto_map

@@ -10,6 +10,7 @@ from smpcli.errors import UserError, one_line
 from smpcli.modeling.backbone import check_base, load_base, load_config, load_pretrained, unsupported
 from smpcli.modeling.heads import TaskModel, output_layer, word_ids
 from smpcli.modeling.layers import make_linear
+from smpcli.modeling.padding import check_padding
 from smpcli.modeling.reading import read_alike
 from smpcli.modeling.spans import SpanModel
 from smpcli.tasks.task import OUTPUTS
@@ -29,6 +30,7 @@ def build_model(settings: RunSettings, task: Task, labels: list[str], tokenizer:
         model = _words_model(settings, task, labels, tokenizer, config)
     if model is None:
         model = _sequence_model(settings, task, labels, tokenizer, config)
+    check_padding(model, config.model_type, tokenizer)
     if settings.gradient_checkpointing:
         _checkpoint_gradients(model)
     return model
@@ -209,12 +211,14 @@ def rebuild(
     if word_ids is None:
         model = _sequence_form(name, kind, head, labels, tokenizer, config, whole)
         read_alike(model, tokenizer, special_tokens)
+        check_padding(model, config.model_type, tokenizer)
         return model
     backbone, missing = load_pretrained(_language_class(config), name, config)
     if missing or max(word_ids) >= config.vocab_size:
         raise UserError(f"{name} has no trained language-model head for these label words: name the right base model")
     model = _words_form(backbone, kind, word_ids, mask_id, tokenizer.pad_token_id)
     read_alike(model, tokenizer, special_tokens)
+    check_padding(model, config.model_type, tokenizer)
     return model
 
 

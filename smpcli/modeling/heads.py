@@ -55,8 +55,10 @@ class TaskModel(nn.Module):
         if self.word_ids is None:
             return self.backbone(**inputs, **self._extra).logits  # type: ignore[no-any-return]
         self._positions = self._answer_positions(inputs["input_ids"], inputs["attention_mask"])
-        logits: Tensor = self.backbone(**inputs, **self._extra).logits[:, 0]
-        return logits[:, self.word_ids]
+        logits: Tensor = self.backbone(**inputs, **self._extra).logits
+        # OPT and kin call what is inside their base model, so all positions arrive here.
+        rows = torch.arange(len(logits), device=logits.device)
+        return logits[rows, self._positions if logits.shape[1] > 1 else 0][:, self.word_ids]
 
     @property
     def _extra(self) -> dict[str, Any]:

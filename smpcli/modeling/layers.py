@@ -114,5 +114,8 @@ def make_linear(model: nn.Module) -> nn.Module:
 
 def masked_layers(model: nn.Module, config: Any) -> list[MaskedLayer]:
     """The prunable matrices, each with its own W kept beside the module."""
-    heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    try:
+        heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    except (RuntimeError, ValueError, TypeError):
+        heads = 0  # blocks differ in it, and the configuration refuses to say one number
     return [MaskedLayer(found.name, found.kind, found.module, heads) for found in find_prunable(model, config)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from pruners.base import Pruner
 from pruners.masking import LayerStatistics, MaskedLayer, attach
+from pruners.trial import confirm_narrow
+from smpcli.errors import UserError
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
@@ -216,6 +219,10 @@ def assemble(
     attach(pruner, layers, statistics)
     start_alike(layers, accelerator, settings.seed)
     weights = trained_weights(pruner, model, layers)
+    compute = _forward(model, train_set, device)
+    _check_reached(layers, compute, model.config.model_type)
+    if layers and not pruner.trains_weights and getattr(pruner.settings, "structure", 1.0) != 1:
+        confirm_narrow(layers, compute)
     return Session(
         settings=settings,
         accelerator=accelerator,
@@ -232,6 +239,49 @@ def assemble(
         steps=count_steps(settings, len(train_set)),
         special_tokens=special_tokens,
     )
+
+
+def _forward(model: TaskModel, train_set: Encoded, device: torch.device) -> Callable[[], Tensor]:
+    """A forward pass in evaluation mode over the shortest and the longest training example."""
+    lengths = train_set.lengths
+    inputs, _ = train_set.collate([int(lengths.argmin()), int(lengths.argmax())])
+    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+
+    def compute() -> Tensor:
+        training = model.training
+        logits: Tensor = model.eval()(**inputs)
+        model.train(training)
+        return logits
+
+    return compute
+
+
+def _check_reached(layers: list[MaskedLayer], compute: Callable[[], Tensor], model_type: str) -> None:
+    """Refuse a model with matrices that no text reaches (another modality's, an encoder's beside a decoder).
+
+    One kind of matrix counts as reached in any block, as of several experts a text reaches but some. Also refused is
+    a model whose answers carry no gradient back to its matrices (Reformer's reversible blocks, behind frozen
+    embeddings).
+    """
+    kinds = {layer.name: re.sub(r"\d+", "*", layer.kind) for layer in layers}
+    reached: set[str] = set()
+    hooks = [
+        layer.module.register_forward_hook(lambda *_, name=layer.name: reached.add(kinds[name])) for layer in layers
+    ]
+    learns = compute().requires_grad if layers else True
+    for hook in hooks:
+        hook.remove()
+    advice = "choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model"
+    unused = [layer.name for layer in layers if kinds[layer.name] not in reached]
+    if unused:
+        raise UserError(
+            f"model type '{model_type}' can't be pruned: texts never reach {len(unused)} of its {len(layers)} "
+            f"matrices (such as {unused[0]}), so their masks would mean nothing; {advice}"
+        )
+    if not learns:
+        raise UserError(
+            f"model type '{model_type}' can't be pruned: its answers pass no gradient on to its matrices; {advice}"
+        )
 
 
 def _setup_batches(train_set: Encoded, seed: int, device: torch.device) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

@@ -15,8 +15,11 @@ from pruners.masking import LayerStatistics, MaskedLayer
 def input_statistics(
     model: nn.Module, layers: Sequence[MaskedLayer], batches: Iterable[dict[str, Tensor]]
 ) -> dict[str, LayerStatistics]:
-    """Root of the summed squares of each layer's input features over all real (unpadded) tokens of the batches."""
-    sums: dict[str, Tensor] = {}
+    """Root of the summed squares of each layer's input features over all real (unpadded) tokens of the batches.
+
+    Zeros where no token came (an expert that none was sent to).
+    """
+    sums = {layer.name: layer.weight.new_zeros(layer.weight.shape[1], dtype=torch.float32) for layer in layers}
     present: Tensor | None = None
 
     def watch(name: str) -> Any:
@@ -25,7 +28,7 @@ def input_statistics(
             if present is not None and inputs.shape[:-1] == present.shape:
                 inputs = inputs[present]
             inputs = inputs.reshape(-1, inputs.shape[-1])
-            sums[name] = sums.get(name, 0) + inputs.float().square().sum(0)
+            sums[name] = sums[name] + inputs.float().square().sum(0)
 
         return hook
 

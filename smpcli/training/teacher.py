@@ -105,6 +105,7 @@ def load_teacher(settings: Settings) -> Teacher:
     """The teacher in evaluation mode, from a run's folder or a Hugging Face checkpoint. Raises UserError."""
     from smpcli.modeling.backbone import load_base, load_config, load_tokenizer
     from smpcli.modeling.heads import TaskModel
+    from smpcli.modeling.padding import check_padding
     from smpcli.modeling.restore import restore
     from smpcli.results.rundir import RunDir, is_run
 
@@ -123,6 +124,7 @@ def load_teacher(settings: Settings) -> Teacher:
     _require_head(loaded, name, kind)
     last = is_decoder(config)
     made = _Spans(loaded.model) if kind == "span" else TaskModel(loaded.model, "classifier", set(), last=last)
+    check_padding(made, config.model_type, tokenizer)
     return Teacher(made.eval(), tokenizer, order)
 
 

@@ -15,6 +15,7 @@ from pruners.base import Pruner
 from pruners.masking import MaskedLayer, refresh, straight_through
 from pruners.registry import PrunerError
 from pruners.structure import Channels, _threshold, find_channels
+from pruners.trial import confirm_narrow
 from smpcli import UserError
 from smpcli.modeling.layers import masked_layers
 from smpcli.settings import resolve
@@ -32,6 +33,8 @@ SHAPES = [(8, 8)] * 4 + [(12, 8), (8, 12)]
 HEADS, SIZE = 4, 2
 CHANNELS = 2 * (8 + 8 + 12)
 BERT_LIKE = ["bert", "roberta", "distilbert", "electra", "mpnet"]
+# MPNet has a bias for each head, DeBERTa reshapes to all of its heads: they compute with every one of them.
+COUNTING = {"mpnet", "deberta-v3"}
 # Which axis of a matrix is the channel.
 AXIS = {"attention.output.dense": 1, "output.dense": 1}
 
@@ -256,7 +259,14 @@ def pico_layers(folder: str) -> tuple[Any, list[MaskedLayer]]:
     for pair in find_channels(layers)[0][:2]:
         for index in (pair.first, pair.second):
             layers[index].scores.data -= 9  # type: ignore[union-attr]
+    confirm_narrow(layers, lambda: output_of(model).detach())
     return model, layers
+
+
+def output_of(model: Any) -> Tensor:
+    """(batch, length, hidden) of two texts, one of them padded."""
+    ids = torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]])
+    return model(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state  # type: ignore[no-any-return]
 
 
 def step(
@@ -264,15 +274,14 @@ def step(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """One step at a density of 0.2: outputs (batch, length, hidden), dL/dW' as autograd left it, dL/dS."""
     refresh(pruner, layers, pruner.density(1.0, 0.2), narrow=narrow)
-    ids = torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]])
-    output = model(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
+    output = output_of(model)
     output[:, 0].pow(2).sum().backward()
     upstream = [layer.effective.grad.clone() for layer in layers]  # type: ignore[union-attr]
     straight_through(pruner, layers, 0.0)
     return output.detach(), upstream, [layer.scores.grad.clone() for layer in layers]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", BERT_LIKE)
+@pytest.mark.parametrize("name", [*BERT_LIKE, "deberta-v3"])
 def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str) -> None:
     model, layers = pico_layers(str(pico(name)))
     pruner = registry.load("smp")(registry.load("smp").Settings(structure=0.3, allocation="L"))
@@ -284,9 +293,9 @@ def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str)
         indices, axis = pruner.channels.chosen[layer.name]
         channels = torch.zeros(layer.weight.shape[axis], dtype=torch.bool)
         channels[indices] = True
-        # A block without heads computes with one, as attention can't have none; MPNet's can't have fewer.
+        # A block without heads computes with one, as attention can't have none.
         computed = channels if channels.any() else torch.arange(len(channels)) < len(channels) // 2
-        if name == "mpnet" and ".attn." in layer.kind:
+        if name in COUNTING and layer.kind not in ("intermediate.dense", "output.dense"):
             computed = torch.ones_like(channels)
         lives = computed[:, None] if axis == 0 else computed[None, :]
         assert part.shape[axis] == int(computed.sum())
@@ -315,6 +324,8 @@ def test_a_method_that_selects_itself_or_draws_gates_or_trains_weights_computes_
         def gates(self, layer: MaskedLayer) -> tuple[Tensor, Tensor]:
             return torch.ones_like(layer.weight), torch.ones_like(layer.weight)
 
+    for layer in blocks:
+        layer.narrows = True
     for method, whole in ((Selects, True), (Draws, True), (registry.load("movement"), True), (smp, False)):
         pruner = method(method.Settings(structure=0.3))
         refresh(pruner, blocks, pruner.density(1.0, 0.2), narrow=True)

@@ -20,6 +20,7 @@ from pruners.masking import MaskedLayer, attach
 from pruners.movement import Movement
 from pruners.scored import ScoredSettings
 from pruners.smp import SMP, SMPSettings
+from pruners.trial import confirm_narrow
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import masked_layers
@@ -347,6 +348,9 @@ def test_steps_without_the_fallen_channels_end_on_the_same_scores(
 
     def trained() -> Run:
         run = Run(pico, sentiment, SMP(SMPSettings(init="magnitude", structure=0.3)))
+        inputs, _ = run.encoded.collate([0, 1])
+        run.model.eval()
+        confirm_narrow(run.layers, lambda: run.model(**inputs))
         run.train()
         return run
 
