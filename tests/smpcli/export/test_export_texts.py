@@ -124,7 +124,7 @@ def test_a_unigram_model_s_pieces_are_no_boundary(sentiment: Any, export_here: E
     assert load(folder).encode(["ab</s> c"])["input_ids"][0].tolist() == inputs
 
 
-def test_a_teacher_reads_texts_as_its_student_does(pico: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_reads_texts_as_its_student_does(pico: Any) -> None:
     from types import SimpleNamespace
 
     from smpcli.modeling.backbone import load_tokenizer
@@ -133,12 +133,12 @@ def test_a_teacher_reads_texts_as_its_student_does(pico: Any, monkeypatch: pytes
     from smpcli.training.teacher import Teacher
 
     settings = SimpleNamespace(task=SimpleNamespace(kind="classification"), teacher="a-checkpoint", max_length=24)
-    monkeypatch.setattr("smpcli.modeling.layers.positions", lambda model: None)
+    model = hf.AutoModelForSequenceClassification.from_pretrained(pico("bert"))
     for texts, tokens in (
         (["a [SEP] film", "good"], "[CLS] a [UNK] [UNK] [UNK] film [SEP]"),
         (["a [SEP] film", "good [SEP]"], "[CLS] a [SEP] film [SEP]"),
     ):
-        teacher = Teacher(torch.nn.Identity(), load_tokenizer(str(pico("bert"))), [0, 1])
+        teacher = Teacher(model, load_tokenizer(str(pico("bert"))), [0, 1])
         data = SimpleNamespace(train=Examples(texts, None, [0, 1]))
         found = distillation._in_teachers_words(settings, data, None, None, teacher)  # type: ignore[arg-type]
         assert teacher.tokenizer.convert_ids_to_tokens(found.columns["input_ids"][0]) == tokens.split()
