@@ -180,6 +180,8 @@ def _ridge(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     mean = features.mean(0)
     centred = features - mean
     gram = centred.T @ centred
-    gram += 0.01 * len(features) * centred.var() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    # Features that are all the same tell nothing: the row is then zero.
+    penalty = (0.01 * len(features) * centred.var()).clamp_min(torch.finfo(gram.dtype).tiny)
+    gram += penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     row = torch.linalg.solve(gram, centred.T @ (target - target.mean()))
     return row.unsqueeze(0), (target.mean() - row @ mean).unsqueeze(0)

@@ -61,6 +61,7 @@ def packed() -> bytes:
 
 
 ARCHIVE = packed()
+HAS_PIP = index._has_pip()
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
 
 
@@ -96,9 +97,9 @@ def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def only(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Nothing but this installer is here."""
+    """Nothing but this installer is here; pip is the one that Python brings along where these tests run without."""
     monkeypatch.setattr(index, "_uv", find_uv_bin if name == "uv" else lambda: None)
-    monkeypatch.setattr(index, "_has_pip", lambda: name == "pip")
+    monkeypatch.setattr(index, "_has_pip", lambda: HAS_PIP and name == "pip")
 
 
 def source(folder: Path, sha256: str = SHA256) -> Path:

