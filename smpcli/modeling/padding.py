@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smpcli.errors import UserError, one_line
+from smpcli.modeling.limits import check_fits, limits_of
 
 SHORT, LONG = "a film", "a film that was made for an audience of one"
 # Tokens of the longer text at most: some tokenizers make one of each character.
@@ -38,6 +39,8 @@ def check_padding(model: nn.Module, kind: str, tokenizer: Any) -> None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever an architecture asks for beside token ids and mask
+        # A token without a row, most often a padding token that was added, has a message of its own.
+        check_fits(limits_of(model, both), {name: list(rows) for name, rows in both.items()})
         reason = one_line(f"{type(error).__name__}: {error}", 120)
         raise UserError(
             f"model type '{kind}' can't be used: it fails on a text of {length} tokens ({reason}); choose a "
