@@ -73,7 +73,7 @@ def compare(
         else:
             _say_left_out(found)
         filters = " with these filters" if task or method or where or metric else ""
-        left = f", {len(found.problems):,} are left out for the reasons given" if found.problems else ""
+        left = f" (left out for the reasons given: {len(found.problems):,})" if found.problems else ""
         raise UserError(
             f"nothing to compare in {', '.join(map(str, paths))}: no finished run{filters}{left}; finish one"
             f"{' or widen the filters' if filters else ''}"

@@ -102,7 +102,7 @@ def test_a_comparison_of_nothing_is_refused_with_the_reasons(
         assert done.code == 2 and done.out == ""
         first, second, error = done.err.splitlines()
         assert first.startswith("left out: ") and "unfinished" in first and "unfinished" in second
-        assert error.startswith("error: nothing to compare in ") and "2 are left out" in error
+        assert error.startswith("error: nothing to compare in ") and "left out for the reasons given: 2" in error
     done = smp("compare", tmp_path / "runs", "--json")
     assert done.code == 2 and [problem["reason"][:10] for problem in json.loads(done.out)["problems"]] == [
         "unfinished"
