@@ -41,6 +41,10 @@ class _Block(BaseModel):
     # Keys may be added within a version, so a reader leaves alone what it doesn't know.
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
+    @model_serializer(mode="wrap")
+    def _only_what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
 
 class RunInfo(_Block):
     id: Name
@@ -116,10 +120,6 @@ class ModelInfo(_Block):
     # Of a words head: what stands for each output. Older runs lack it.
     words: dict[str, str] | None = None
 
-    @model_serializer(mode="wrap")
-    def _only_what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if value is not None}
-
 
 class TeacherInfo(_Block):
     name: Name
@@ -146,10 +146,6 @@ class TrainingInfo(_Block):
     # Only where a run had them.
     teacher: TeacherInfo | None = None
     selected: SelectedInfo | None = None
-
-    @model_serializer(mode="wrap")
-    def _only_what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class Environment(_Block):
