@@ -216,7 +216,8 @@ def test_what_was_taken_is_said_and_recorded(run: Any, tmp_path: Path, sentiment
     dev.write_text(f"text,label\na fine film,positive\na dull story,negative\n{known},positive\nunknown,-1\n")
     watcher = Watcher()
     made = run(dev_file=str(dev), progress=watcher)
-    assert watcher.notes[:4] == [
+    first = next(i for i, note in enumerate(watcher.notes) if note.startswith("sentiment.csv"))
+    assert watcher.notes[first : first + 4] == [
         f"sentiment.csv: text 'text' -> label 'label', 2 classes: negative ({counts['negative']}), "
         f"positive ({counts['positive']})",
         "dev: positive (2), negative (1)",

@@ -56,15 +56,14 @@ def test_label_words_are_read_at_the_last_token_whatever_calls_the_base_model(
     pico: Any, sentiment: Any, tmp_path: Path
 ) -> None:
     """OPT's language model calls what is inside its base model, so that no hook on that is ever called."""
-    import transformers as hf
-
     folder = save_unusual("opt", tmp_path / "opt", pico("gpt2"))
     run = prune_tiny(folder, sentiment, tmp_path)
-    model, tokenizer = reopen(run.path).model, hf.AutoTokenizer.from_pretrained(folder)
+    reopened = reopen(run.path)
+    model, tokenizer = reopened.model, reopened.tokenizer
     texts = ["a good film", "a film that is bad and dull"]
     encoded = [tokenizer(text, return_tensors="pt") for text in texts]
     longest = max(one.input_ids.shape[1] for one in encoded)
-    ids = torch.zeros(2, longest, dtype=torch.long)
+    ids = torch.full((2, longest), tokenizer.pad_token_id)
     mask = torch.zeros_like(ids)
     expected = []
     with torch.no_grad():
