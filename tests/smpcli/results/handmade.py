@@ -66,7 +66,6 @@ def plain_result(**changes: Any) -> dict[str, Any]:
             "columns": {"text": "sentence", "pair": None, "label": "label"},
             "kind": "classification",
             "labels": {"train": {"no": 29780, "yes": 37569}, "dev": {"dev": {"no": 428, "yes": 444}}},
-            "range": None,
             "left_out": {},
             "overlap": {"dev": 0},
         },
