@@ -290,7 +290,7 @@ def walk(folder: Path, head: str) -> dict[str, str]:
 
 
 def _said(action: Callable[[], object]) -> str:
-    from pruners.registry import PrunerError
+    from pruners.errors import PrunerError
 
     try:
         action()

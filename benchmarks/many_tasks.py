@@ -100,7 +100,7 @@ def make_masks(model: str, density: float, count: int, folder: Path) -> list[Pat
     from smpcli.export.mask import FORMAT, VERSION
     from smpcli.modeling.build import rebuild
     from smpcli.modeling.layers import find_prunable
-    from smpcli.results.masks import compress, write_described
+    from smpcli.runs.maskfile import compress, write_described
 
     base = rebuild(model, "prototype", ["no", "yes"])
     matrices, digest = find_prunable(base.backbone, base.config), base.base_digest()

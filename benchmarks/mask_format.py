@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smpcli.results.masks import compress, read_described, write_described
-from smpcli.results.rundir import RunDir
+from smpcli.runs.maskfile import compress, read_described, write_described
+from smpcli.runs.rundir import RunDir
 
 BERT_BASE = {
     f"encoder.layer.{layer}.{kind}": shape

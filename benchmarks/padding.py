@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from torch.nn.functional import pad
 
+from smpcli.encoding.batches import Encoded, LengthBuckets, chunks, encode, training_order
 from smpcli.settings import resolve
 from smpcli.tasks.data import load_data
-from smpcli.training.batches import Encoded, LengthBuckets, chunks, encode, training_order
 
 # (bucket_window, micro_batches)
 ORDERS = [(1, 1), (8, 1), (50, 1), (10, 4), (10, 8)]
@@ -46,8 +46,8 @@ def step_times(options: argparse.Namespace) -> dict[str, list[float]]:
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
 
+    from smpcli.device import resolve_precision
     from smpcli.training import session
-    from smpcli.training.device import resolve_precision
 
     flags = {"task": options.task, "data_dir": options.data_dir, "batch_size": options.batch, "evaluations": 1}
     settings = resolve(flags=flags | {"max_steps": 2 * (options.steps + 1)})

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pruners.base import Pruner, PrunerSettings, setting
-    from pruners.masking import MaskedLayer
+    from pruners.masks.layer import MaskedLayer
+    from pruners.masks.selection import top_k_mask
     from pruners.scored import ScoredPruner, ScoredSettings
-    from pruners.selection import top_k_mask
 
 _HOME = {
     "Pruner": "base",
     "PrunerSettings": "base",
     "setting": "base",
-    "MaskedLayer": "masking",
+    "MaskedLayer": "masks.layer",
     "ScoredPruner": "scored",
     "ScoredSettings": "scored",
-    "top_k_mask": "selection",
+    "top_k_mask": "masks.selection",
 }
 __all__ = ["MaskedLayer", "Pruner", "PrunerSettings", "ScoredPruner", "ScoredSettings", "setting", "top_k_mask"]
 

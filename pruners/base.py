@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pruners.allocation import uniform_counts
-from pruners.masking import LayerStatistics, MaskedLayer
+from pruners.masks.allocation import uniform_counts
+from pruners.masks.layer import LayerStatistics, MaskedLayer
+from pruners.masks.selection import top_k_mask
 from pruners.schedule import cubic_decay, linear_decay
-from pruners.selection import top_k_mask
 
 
 def setting(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:

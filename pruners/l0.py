@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pruners.allocation import global_counts
 from pruners.base import setting
-from pruners.masking import MaskedLayer
+from pruners.masks.allocation import global_counts
+from pruners.masks.layer import MaskedLayer
 from pruners.movement import Movement, MovementSettings
 from pruners.scored import structure_setting
 

@@ -10,15 +10,13 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from pruners.errors import PrunerError
+
 if TYPE_CHECKING:
     from pruners.base import Pruner
 
 GROUP = "smp.pruners"
 OWN_PACKAGE = "smp (built in)"
-
-
-class PrunerError(Exception):
-    """A method that can't be used as asked; the message is one line for the person who asked."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pruners.base import Pruner, PrunerSettings, setting
-from pruners.masking import LayerStatistics, MaskedLayer
-from pruners.registry import PrunerError
+from pruners.errors import PrunerError
+from pruners.masks.layer import LayerStatistics, MaskedLayer
+from pruners.masks.structure import Channels, has_channels
 from pruners.schedule import cubic_rise
-from pruners.structure import Channels, has_channels
 
 
 def structure_setting(default: float | Literal["auto"]) -> Any:

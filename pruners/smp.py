@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 
-from pruners.allocation import global_counts, proportional_counts
 from pruners.base import setting
-from pruners.masking import MaskedLayer
+from pruners.masks.allocation import global_counts, proportional_counts
+from pruners.masks.layer import MaskedLayer
 from pruners.scored import ScoredPruner, ScoredSettings, structure_setting
 
 

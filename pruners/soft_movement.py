@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pruners.allocation import global_counts
 from pruners.base import setting
-from pruners.masking import MaskedLayer
+from pruners.masks.allocation import global_counts
+from pruners.masks.layer import MaskedLayer
 from pruners.movement import Movement, MovementSettings
 
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from smpcli.bench.infer import Report
     from smpcli.bench.train import Timed
+    from smpcli.comparison.compare import Comparison
+    from smpcli.evaluation.recompute import Recomputed
+    from smpcli.evaluation.released import Released
     from smpcli.export.formats import Exported
     from smpcli.export.ready import Ready
-    from smpcli.results.compare import Comparison
-    from smpcli.results.inspection import Inspection
-    from smpcli.results.rundir import RunDir
+    from smpcli.inspection.inspect import Inspection
+    from smpcli.plan import Plan
+    from smpcli.runs.rundir import RunDir
     from smpcli.settings import Settings
     from smpcli.sweeping.estimate import Estimate
     from smpcli.sweeping.sweep import SweepObserver, SweepRun
-    from smpcli.training.plan import Plan
-    from smpcli.training.recompute import Recomputed
-    from smpcli.training.released import Released
     from smpcli.training.run import RunObserver
 
 
@@ -78,7 +78,8 @@ def plan(
 ) -> Plan:
     """What `prune` would do with the same arguments: resolved settings, steps, weights, memory. Downloads nothing."""
     _quietly()
-    from smpcli.training.plan import check_output, make_plan
+    from smpcli.plan import make_plan
+    from smpcli.training.needs import check_output
 
     check_output(Path(output))
     return make_plan(_resolve(recipe, {"task": task, "method": method, "sparsity": sparsity, **settings}))
@@ -103,7 +104,7 @@ def doctor() -> dict[str, Any]:
 def evaluate(run: str | Path, *, data_dir: str | Path | None = None) -> Recomputed:
     """Recompute a finished run's metrics from its directory."""
     _quietly()
-    from smpcli.training.recompute import recompute
+    from smpcli.evaluation.recompute import recompute
 
     return recompute(Path(run), Path(data_dir) if data_dir else None)
 
@@ -122,7 +123,7 @@ def evaluate_mask(
     words: the task's own, or those of the authors' files; needed where they differ (mnli).
     """
     _quietly()
-    from smpcli.training.released import evaluate_mask as evaluate_released
+    from smpcli.evaluation.released import evaluate_mask as evaluate_released
 
     return evaluate_released(Path(mask), model, task, Path(data_dir) if data_dir else None, device, words)
 
@@ -140,7 +141,7 @@ def compare(
 
     tasks, methods, where (such as "init=zero"), metric, sort: as on the command line. Raises UserError for bad input.
     """
-    from smpcli.results.compare import compare as compare_runs
+    from smpcli.comparison.compare import compare as compare_runs
 
     return compare_runs(
         *(Path(path) for path in paths),
@@ -156,7 +157,7 @@ def compare(
 def inspect(run: str | Path, other: str | Path | None = None) -> Inspection:
     """A run's mask by layer and matrix type, what is empty in it, how it moved; with a second run, their overlap."""
     _quietly()
-    from smpcli.results.inspection import inspect as inspect_runs
+    from smpcli.inspection.inspect import inspect as inspect_runs
 
     return inspect_runs(Path(run), Path(other) if other is not None else None)
 
@@ -272,9 +273,10 @@ def plan_sweep(
 ) -> list[SweepRun]:
     """The runs of a sweep file as they stand in `output`, without making any. Downloads nothing."""
     _quietly()
+    from smpcli.plan import step_counter
     from smpcli.sweeping.grid import expand, read_sweep
     from smpcli.sweeping.sweep import survey
-    from smpcli.training.plan import check_output, step_counter
+    from smpcli.training.needs import check_output
 
     check_output(Path(output))
     given = {key: str(value) if isinstance(value, Path) else value for key, value in (settings or {}).items()}

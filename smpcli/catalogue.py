@@ -7,6 +7,7 @@ import inspect
 from typing import Any, get_type_hints
 
 from pruners import registry
+from pruners.errors import PrunerError
 from smpcli.errors import UserError, unknown
 from smpcli.paths import RECIPES
 from smpcli.yaml_text import read_yaml
@@ -34,7 +35,7 @@ def describe_method(name: str) -> dict[str, Any]:
         raise unknown("method", name, entries, "`smp methods` lists them")
     try:
         pruner = registry.load(name)
-    except registry.PrunerError as error:
+    except PrunerError as error:
         raise UserError(str(error)) from error
     hints = get_type_hints(pruner.Settings)
     return {

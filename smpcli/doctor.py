@@ -52,7 +52,7 @@ def _versions() -> dict[str, str | None]:
 def _devices() -> dict[str, Any]:
     import torch
 
-    from smpcli.training.device import compute_of, make_accelerator
+    from smpcli.device import compute_of, make_accelerator
 
     compute = compute_of(make_accelerator("auto"), "auto")
     return {

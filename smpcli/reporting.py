@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pruners.registry import PrunerError
+from pruners.errors import PrunerError
 from smpcli import console
 from smpcli.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USER, Interrupted, UserError, one_line
 

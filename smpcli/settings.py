@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from pruners import registry
+from pruners.errors import PrunerError
 from smpcli.errors import UserError, one_line, unknown
 from smpcli.files import expanded, is_file, is_folder
 from smpcli.modeling.backbone import EMBEDDED
+from smpcli.modeling.spec import ModelSpec
 from smpcli.paths import RECIPES
 from smpcli.tasks.task import Task, find_task
 from smpcli.yaml_text import BrokenYaml, parse_yaml, read_yaml
@@ -100,6 +102,11 @@ class RunSettings(BaseModel):
     text_column: str | None = Field(None, description="text column of your own file (default: guessed)")
     pair_column: str | None = Field(None, description="second text column of your own file")
     label_column: str | None = Field(None, description="label column of your own file (default: guessed)")
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What of a run decides which model is built."""
+        return ModelSpec(self.model, self.head, self.dropout, self.gradient_checkpointing)
 
     @field_validator("checkpoint_every")
     @classmethod
@@ -186,7 +193,7 @@ def resolve(
             sources[key] = f"task {task.name}"
     try:
         pruner = registry.load(method)
-    except registry.PrunerError as error:
+    except PrunerError as error:
         raise UserError(str(error)) from error
     return _validated(given, task, pruner, sources)
 

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from pruners.base import Pruner
-from pruners.masking import MaskedLayer, refresh
+from pruners.masking import refresh
+from pruners.masks.layer import MaskedLayer
 from smpcli.main import app
 from smpcli.settings import read_recipe, recipe_names, resolve
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from pruners import registry
-from pruners.allocation import proportional_counts
-from pruners.masking import LayerStatistics, MaskedLayer
-from pruners.registry import PrunerError
+from pruners.errors import PrunerError
+from pruners.masks.allocation import proportional_counts
+from pruners.masks.layer import LayerStatistics, MaskedLayer
 from pruners.smp import SMP
 from pruners.soft_movement import SoftMovement
 from smpcli import UserError, plan, prune

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from smpcli import UserError, compare, prune
 from smpcli.modeling.backbone import load_config, load_tokenizer
-from smpcli.results.masks import read_masks, write_masks
-from smpcli.results.rundir import RunDir
+from smpcli.runs.maskfile import read_masks, write_masks
+from smpcli.runs.rundir import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for room in ("smpcli", "pruners") for path in (ROOT / room).rglob("*.py"))

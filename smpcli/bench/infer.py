@@ -225,7 +225,7 @@ def _shrink_nothing(path: str, longest: int) -> tuple[Any, int]:
 
     from smpcli.export.stock import take_apart
     from smpcli.modeling.backbone import load_config, load_pretrained
-    from smpcli.modeling.compact import CompactModel
+    from smpcli.modeling.compact_model import CompactModel
     from smpcli.modeling.heads import TaskModel
     from smpcli.modeling.limits import limits_of
 

@@ -20,15 +20,16 @@ import numpy as np
 import torch
 
 from smpcli.bench.memory import peak_memory
+from smpcli.device import make_accelerator, resolve_precision
+from smpcli.encoding.batches import Encoded, tokens_together, training_loader, training_order
 from smpcli.errors import UserError, one_line
+from smpcli.evaluation.evaluate import Evaluation
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.settings import Settings, resolve
-from smpcli.training.batches import Encoded, tokens_together, training_loader, training_order
-from smpcli.training.device import make_accelerator, resolve_precision
-from smpcli.training.evaluate import Evaluation
-from smpcli.training.loop import Step, train
+from smpcli.training.loop import train
 from smpcli.training.objective import task_objective
 from smpcli.training.optimizer import make_optimizer
+from smpcli.training.progress import Step
 from smpcli.training.session import Session, assemble
 
 DENSE = "dense"

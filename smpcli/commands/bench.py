@@ -80,7 +80,7 @@ def infer(
     if json:
         console.data_json(report.to_json())
         return
-    from smpcli.bench.table import columns, rows
+    from smpcli.bench.verdict import columns, rows
 
     console.show(console.table(report.title, columns(report), rows(report)))
     for line in report.verdict():

@@ -12,7 +12,7 @@ from smpcli.commands import options
 from smpcli.errors import UserError
 
 if TYPE_CHECKING:
-    from smpcli.results.compare import Comparison
+    from smpcli.comparison.compare import Comparison
 
 Format = Literal["table", "csv", "json", "markdown", "latex"]
 
@@ -111,7 +111,7 @@ def compare(
 
 def _beside_runs(found: Comparison, first: Path) -> Path | None:
     """Where the CSV goes without being asked for: among runs, never in one and never in a folder of other things."""
-    from smpcli.results.rundir import is_run
+    from smpcli.runs.rundir import is_run
 
     # Not inside a run's own folder, which holds nothing else.
     folder = _above(first) if is_run(first) else first

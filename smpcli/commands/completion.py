@@ -35,7 +35,7 @@ def sweeps(incomplete: str) -> list[Offer]:
 
 def runs(incomplete: str) -> list[str]:
     """Finished runs in the folder that is being typed, or in results/ as long as no folder is."""
-    from smpcli.results.rundir import RESULT
+    from smpcli.runs.rundir import RESULT
 
     folder = incomplete.rpartition("/")[0] if "/" in incomplete else "results"
     found = (f"{folder}/{path.parent.name}" for path in sorted(Path(folder or "/").glob(f"*/{RESULT}")))

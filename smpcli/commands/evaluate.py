@@ -12,8 +12,8 @@ from smpcli.commands import completion, options
 from smpcli.errors import EXIT_INTERNAL, UserError
 
 if TYPE_CHECKING:
-    from smpcli.training.cut import Cut
-    from smpcli.training.released import Released
+    from smpcli.encoding.cut import Cut
+    from smpcli.evaluation.released import Released
 
 
 def evaluate(
@@ -97,7 +97,7 @@ def _warn(warnings: list[str], quiet: bool) -> None:
 
 
 def _say_cut(cut: dict[str, Cut], quiet: bool) -> None:
-    from smpcli.training.cut import describe
+    from smpcli.encoding.cut import describe
 
     if not quiet and (line := describe(cut)):
         console.talk(line)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from smpcli.sweeping.sweep import SweepRun
-    from smpcli.training.loop import Step
+    from smpcli.training.progress import Step
 
 # Where the output is no terminal, a run prints about this many lines.
 PLAIN_LINES = 20
@@ -121,6 +121,6 @@ class SweepDisplay:
     def tick(self, runs: list[SweepRun]) -> None:
         """Several times a second."""
         if self.live is not None:
-            from smpcli.sweeping.table import render
+            from smpcli.sweeping.progress_table import render
 
             self.live.update(render(runs, most=max(4, self.live.console.height - 6)))

@@ -11,8 +11,8 @@ from smpcli.commands import live, options
 from smpcli.errors import UserError
 
 if TYPE_CHECKING:
-    from smpcli.results.rundir import RunDir
-    from smpcli.training.plan import Plan
+    from smpcli.plan import Plan
+    from smpcli.runs.rundir import RunDir
 
 
 def prune(
@@ -98,7 +98,7 @@ def finetune(
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
-    from smpcli.training.cut import describe as describe_cut
+    from smpcli.encoding.cut import describe as describe_cut
 
     content = dataclasses.asdict(plan)
     del content["cut"]

@@ -96,7 +96,7 @@ def _list(json: bool) -> None:
 
 
 def _show(runs: list[SweepRun], json: bool, quiet: bool) -> None:
-    from smpcli.sweeping.table import render
+    from smpcli.sweeping.progress_table import render
 
     if json:
         console.data_json([run.to_json() for run in runs])
@@ -113,7 +113,7 @@ def _show(runs: list[SweepRun], json: bool, quiet: bool) -> None:
 
 
 def _show_plan(runs: list[SweepRun], estimate: Estimate, json: bool) -> None:
-    from smpcli.sweeping.table import clock, counts
+    from smpcli.sweeping.progress_table import clock, counts
 
     times = estimate.seconds
     if json:

@@ -13,7 +13,7 @@ from smpcli.files import write_json
 from smpcli.tasks.task import OUTPUTS
 
 if TYPE_CHECKING:
-    from smpcli.training.recompute import Reopened
+    from smpcli.evaluation.recompute import Reopened
 
 # In every export that is a folder.
 FILE = "smp.json"

@@ -21,8 +21,8 @@ from smpcli.settings import NOT_IN_DIGEST
 from smpcli.yaml_text import yaml_text
 
 if TYPE_CHECKING:
+    from smpcli.evaluation.recompute import Reopened
     from smpcli.export.verify import Verified
-    from smpcli.training.recompute import Reopened
 
 PIPELINES = {
     "AutoModelForMaskedLM": "fill-mask",

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from smpcli.errors import UserError, one_line
+from smpcli.evaluation.recompute import Reopened
 from smpcli.export import about as descriptions
 from smpcli.export.formats import FULL, Exported
 from smpcli.export.ready import Ready
@@ -25,9 +26,8 @@ from smpcli.export.tokenizer import save_tokenizer
 from smpcli.export.verify import TOLERANCE, Verified, size_of, staged, verify
 from smpcli.files import write_json
 from smpcli.modeling.backbone import load_tokenizer
-from smpcli.modeling.compact import Architecture, CompactModel
+from smpcli.modeling.compact_model import Architecture, CompactModel
 from smpcli.modeling.layers import find_prunable
-from smpcli.training.recompute import Reopened
 
 SUFFIX = "-compact"
 FORMAT = "compact"

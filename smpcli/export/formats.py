@@ -75,7 +75,7 @@ def export_run(
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, "`smp export --help` lists them")
-    from smpcli.training.recompute import reopen
+    from smpcli.evaluation.recompute import reopen
 
     options = _options(format, drop_rows_below, precision)
     module = import_module(f"smpcli.export.{format}")
@@ -106,7 +106,7 @@ def _options(format: str, drop_rows_below: int, precision: str) -> dict[str, Any
 
 def _check_target(target: Path, module: ModuleType, overwrite: bool) -> None:
     """Refuse a place that can't be written, is taken, or holds anything but an export of this format."""
-    from smpcli.training.plan import check_output
+    from smpcli.training.needs import check_output
 
     check_output(target.parent)
     if not target.exists():

@@ -12,8 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from smpcli.modeling.compact import CompactBlock, CompactModel, Embeddings, Head
-from smpcli.training.tokens import INPUTS
+from smpcli.encoding.tokens import INPUTS
+from smpcli.modeling.compact_model import CompactBlock, CompactModel, Embeddings, Head
 
 # 17 is the first with LayerNormalization; onnxruntime has read it since 1.12 (2022). IR 8 belongs to it.
 OPSET, IR_VERSION = 17, 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from smpcli.evaluation.recompute import Reopened
 from smpcli.export.about import About, describe, format_of, read_about, write_about
 from smpcli.export.card import measure_latency, write_card
 from smpcli.export.formats import Exported
@@ -13,7 +14,6 @@ from smpcli.export.tokenizer import save_tokenizer
 from smpcli.export.verify import size_of, staged, verify
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import rebuild
-from smpcli.training.recompute import Reopened
 
 SUFFIX = "-hf"
 FORMAT = "hf"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from smpcli.errors import UserError, one_line
 from smpcli.export.formats import FORMATS
-from smpcli.results.rundir import RunDir, is_run
+from smpcli.runs.rundir import RunDir, is_run
 
 if TYPE_CHECKING:
     from smpcli.export.ready import Ready
@@ -34,8 +34,8 @@ def load(path: str | Path, model: str | None = None) -> Ready:
 
 
 def _from_run(path: Path, model: str | None) -> Ready:
+    from smpcli.evaluation.restore import restore
     from smpcli.export.ready import Ready
-    from smpcli.modeling.restore import restore
     from smpcli.settings import resolve
 
     directory = RunDir.open(path)

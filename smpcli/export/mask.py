@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from smpcli.errors import UserError
+from smpcli.evaluation.recompute import Reopened
+from smpcli.evaluation.restore import apply_masks, place_tensors, require_base
 from smpcli.export.about import About, describe, parse_about
 from smpcli.export.formats import Exported
 from smpcli.export.ready import Ready
@@ -16,9 +18,7 @@ from smpcli.export.verify import staged, verify
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import rebuild
 from smpcli.modeling.heads import TaskModel
-from smpcli.modeling.restore import apply_masks, place_tensors, require_base
-from smpcli.results.masks import compress, is_described, read_described, write_described
-from smpcli.training.recompute import Reopened
+from smpcli.runs.maskfile import compress, is_described, read_described, write_described
 
 SUFFIX = ".smpmask"
 FORMAT = "smp-task"

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from smpcli.errors import UserError
+from smpcli.evaluation.recompute import Reopened
 from smpcli.export.formats import Exported
 from smpcli.export.ready import Ready
 from smpcli.export.verify import staged
-from smpcli.results.npy import read_npy, write_npy
-from smpcli.training.recompute import Reopened
+from smpcli.runs.released_masks import read_npy, write_npy
 
 SUFFIX = ".npy"
 MAGIC = b"\x93NUMPY"

@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from smpcli.encoding.tokens import INPUTS, input_names
 from smpcli.errors import UserError, one_line
+from smpcli.evaluation.recompute import Reopened
 from smpcli.export.about import format_of, read_about
 from smpcli.export.compact import VERSION, describe_and_verify, details, exported, folder_for, shrink_run
 from smpcli.export.formats import FULL, Exported
 from smpcli.export.ready import Ready
 from smpcli.modeling.backbone import load_tokenizer
-from smpcli.modeling.compact import CompactModel
+from smpcli.modeling.compact_model import CompactModel
 from smpcli.modeling.limits import Limits
-from smpcli.training.recompute import Reopened
-from smpcli.training.tokens import INPUTS, input_names
 
 SUFFIX = "-onnx"
 FORMAT = "onnx"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from smpcli.encoding.tokens import INPUTS, second_texts
+from smpcli.encoding.windows import EncodedSpans, answers_of, encode_questions
 from smpcli.errors import UserError, one_line
 from smpcli.modeling.limits import Limits, check_fits, limits_of
 from smpcli.modeling.reading import read_specials
 from smpcli.tasks.squad import Questions
 from smpcli.tasks.texts import is_unicode, prepared
-from smpcli.training.spans import EncodedSpans, answers_of, encode_questions
-from smpcli.training.tokens import INPUTS, second_texts
 
 if TYPE_CHECKING:
     from smpcli.export.about import About

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smpcli.modeling.compact import ROLES, BlockSizes
+from smpcli.modeling.compact_model import ROLES, BlockSizes
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from smpcli.evaluation.recompute import Reopened
 from smpcli.export.about import format_of, read_about
 from smpcli.export.compact import (
     TENSORS,
@@ -26,9 +27,8 @@ from smpcli.export.compact import (
 from smpcli.export.formats import FULL, Exported
 from smpcli.export.ready import Ready
 from smpcli.modeling.backbone import load_tokenizer
-from smpcli.modeling.compact import ROLES, CompactModel
-from smpcli.modeling.sparse import SparseModel
-from smpcli.training.recompute import Reopened
+from smpcli.modeling.compact_model import ROLES, CompactModel
+from smpcli.modeling.sparse_model import SparseModel
 
 SUFFIX = "-sparse"
 FORMAT = "sparse"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from smpcli.errors import UserError
 from smpcli.export.shrink import shrink
-from smpcli.modeling.compact import ACTIVATIONS, ROLES, Architecture
+from smpcli.modeling.compact_model import ACTIVATIONS, ROLES, Architecture
 from smpcli.modeling.heads import TaskModel
 
 # Inside the base model: its stack of blocks; inside a block: the six matrices in the order of ROLES, the two norms.

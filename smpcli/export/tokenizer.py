@@ -6,8 +6,8 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
+from smpcli.evaluation.recompute import Reopened
 from smpcli.modeling.limits import limits_of
-from smpcli.training.recompute import Reopened
 
 # What the last call, or the base's own files, said of cutting and padding; and of the machine that loaded them.
 _STATE = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "pad_token_type_id")

@@ -18,17 +18,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from smpcli.encoding.batches import evaluation_order
+from smpcli.encoding.tokens import second_texts
+from smpcli.encoding.windows import SPAN_BATCH, EncodedSpans, cut_questions
 from smpcli.errors import UserError, one_line
+from smpcli.evaluation.evaluate import EVALUATION_BATCH, evaluate_logits
 from smpcli.files import cannot_write, refusal
 from smpcli.tasks.squad import Questions
-from smpcli.training.batches import evaluation_order
-from smpcli.training.evaluate import EVALUATION_BATCH, evaluate_logits
-from smpcli.training.spans import SPAN_BATCH, EncodedSpans, cut_questions
-from smpcli.training.tokens import second_texts
 
 if TYPE_CHECKING:
-    from smpcli.training.batches import Encoded
-    from smpcli.training.recompute import Reopened
+    from smpcli.encoding.batches import Encoded
+    from smpcli.evaluation.recompute import Reopened
 
 # Largest difference of logits that an export may have: of logits above 1, this part of the largest, as 32 bits are
 # exact to no more.

@@ -12,26 +12,26 @@ from smpcli.modeling.heads import TaskModel, output_layer, word_ids
 from smpcli.modeling.layers import make_linear
 from smpcli.modeling.padding import check_padding
 from smpcli.modeling.reading import read_alike
-from smpcli.modeling.spans import SpanModel
+from smpcli.modeling.span_head import SpanModel
+from smpcli.modeling.spec import ModelSpec
 from smpcli.tasks.task import OUTPUTS
 
 if TYPE_CHECKING:
-    from smpcli.settings import RunSettings
     from smpcli.tasks.task import Task
 
 
-def build_model(settings: RunSettings, task: Task, labels: list[str], tokenizer: Any) -> TaskModel:
-    """Load the base model with the head that `settings.head` asks for; "auto" is words where there is an MLM head."""
-    config = load_config(settings.model)
-    if settings.dropout is not None:
-        set_dropout(config, settings.dropout)
+def build_model(spec: ModelSpec, task: Task, labels: list[str], tokenizer: Any) -> TaskModel:
+    """Load the base model with the head that `spec.head` asks for; "auto" is words where there is an MLM head."""
+    config = load_config(spec.name)
+    if spec.dropout is not None:
+        set_dropout(config, spec.dropout)
     model = None
-    if settings.head in ("auto", "words"):
-        model = _words_model(settings, task, labels, tokenizer, config)
+    if spec.head in ("auto", "words"):
+        model = _words_model(spec, task, labels, tokenizer, config)
     if model is None:
-        model = _sequence_model(settings, task, labels, tokenizer, config)
+        model = _sequence_model(spec, task, labels, tokenizer, config)
     check_padding(model, config.model_type, tokenizer)
-    if settings.gradient_checkpointing:
+    if spec.gradient_checkpointing:
         _checkpoint_gradients(model)
     return model
 
@@ -55,14 +55,14 @@ def is_decoder(config: Any) -> bool:
 
 
 def _words_model(
-    settings: RunSettings, task: Task, labels: list[str], tokenizer: Any, config: Any
+    spec: ModelSpec, task: Task, labels: list[str], tokenizer: Any, config: Any
 ) -> TaskModel | None:
     """The language-model form, or None where the model has no trained LM head and "auto" may choose another."""
-    wanted = settings.head == "words"
-    if not reads_words(settings, task, config):
+    wanted = spec.head == "words"
+    if not reads_words(spec, task, config):
         return None
     try:
-        backbone, missing = load_pretrained(_language_class(config), settings.model, config)
+        backbone, missing = load_pretrained(_language_class(config), spec.name, config)
     except UserError:
         if wanted:
             raise
@@ -70,7 +70,7 @@ def _words_model(
     if missing:
         if wanted:
             raise UserError(
-                f"{settings.model} has no trained language-model head for label words: use --set head=prototype"
+                f"{spec.name} has no trained language-model head for label words: use --set head=prototype"
             )
         return None
     ids = word_ids(tokenizer, task.words, output_names(task.kind, labels or task.labels), task.name)
@@ -89,22 +89,22 @@ def _language_class(config: Any) -> Any:
     return AutoModelForCausalLM if is_decoder(config) else AutoModelForMaskedLM
 
 
-def reads_words(settings: RunSettings, task: Task, config: Any) -> bool:
+def reads_words(spec: ModelSpec, task: Task, config: Any) -> bool:
     """Whether the head is to be label words, as far as the configuration tells.
 
     "auto" takes words unless the checkpoint names the class it was saved from and that class has no LM head.
     """
-    if settings.head != "auto":
-        return settings.head == "words"
+    if spec.head != "auto":
+        return spec.head == "words"
     classes = getattr(config, "architectures", None) or []
     heads = ("CausalLM", "LMHead") if is_decoder(config) else ("MaskedLM", "LMHead", "ForPreTraining")
     named = not classes or any(head in name for name in classes for head in heads)
     return bool(task.words) and named
 
 
-def _sequence_model(settings: RunSettings, task: Task, labels: list[str], tokenizer: Any, config: Any) -> TaskModel:
-    head = "prototype" if settings.head == "auto" else settings.head
-    return _sequence_form(settings.model, task.kind, head, labels or task.labels, tokenizer, config)
+def _sequence_model(spec: ModelSpec, task: Task, labels: list[str], tokenizer: Any, config: Any) -> TaskModel:
+    head = "prototype" if spec.head == "auto" else spec.head
+    return _sequence_form(spec.name, task.kind, head, labels or task.labels, tokenizer, config)
 
 
 def _sequence_form(
@@ -222,11 +222,11 @@ def rebuild(
     return model
 
 
-def outline(settings: RunSettings, task: Task, config: Any) -> Any:
+def outline(spec: ModelSpec, task: Task, config: Any) -> Any:
     """The model of a configuration as a run would load it, without memory for its weights."""
     import torch
 
-    words = reads_words(settings, task, config)
+    words = reads_words(spec, task, config)
     if not words:
         _name_labels(config, task.kind, task.labels)
     auto_class = _language_class(config) if words else stock_class(task.kind)
@@ -237,14 +237,14 @@ def outline(settings: RunSettings, task: Task, config: Any) -> Any:
         raise unsupported(config, error) from error
 
 
-def check_weights_at_hand(settings: RunSettings, task: Task, config: Any) -> None:
+def check_weights_at_hand(spec: ModelSpec, task: Task, config: Any) -> None:
     """Refuse weights that don't fit their configuration, where they are on this machine, by names and shapes alone.
 
     Raises UserError.
     """
     config = copy.deepcopy(config)
     _name_labels(config, task.kind, task.labels)
-    check_base(stock_class(task.kind), settings.model, config)
+    check_base(stock_class(task.kind), spec.name, config)
 
 
 def output_names(kind: str, labels: list[str]) -> list[str]:

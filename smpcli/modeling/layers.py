@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruners.masking import MaskedLayer
+from pruners.masks.layer import MaskedLayer
 from smpcli.errors import UserError
 
 # Above this part of a block's weights outside linear layers, "90 % pruned" would be said of something else.

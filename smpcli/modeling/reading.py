@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from smpcli.errors import one_line
-
-if TYPE_CHECKING:
-    from smpcli.modeling.heads import TaskModel
 
 
 def last_tokens(input_ids: Tensor, padding: int) -> Tensor:
@@ -114,7 +111,14 @@ def _part(tokenizer: Any) -> None:
     tokenizer.__class__ = PreTrainedTokenizerFast
 
 
-def read_alike(model: TaskModel, tokenizer: Any, held: Sequence[str] | None) -> None:
+class Reader(Protocol):
+    """A model that is read at a token: `padding` says where texts end, `mask_id` which token is the answer's."""
+
+    padding: int | None
+    mask_id: int | None
+
+
+def read_alike(model: Reader, tokenizer: Any, held: Sequence[str] | None) -> None:
     """Have a model and its tokenizer read texts as a run says: held as for `read_specials`."""
     read_specials(tokenizer, held)
     if held is None:

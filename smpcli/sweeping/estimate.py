@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smpcli.errors import UserError
-from smpcli.results.rundir import RunDir, RunError, is_run
+from smpcli.runs.rundir import RunDir, RunError, is_run
 from smpcli.sweeping.grid import Job
 from smpcli.sweeping.sweep import SweepRun
 

@@ -201,7 +201,7 @@ def _taught(job: Job, teacher: Job, output: Path) -> Job:
 
 def _named(settings: Settings) -> Job:
     """Precision is decided here, once, as a run's name depends on it."""
-    from smpcli.training.device import make_accelerator, resolve_precision
+    from smpcli.device import make_accelerator, resolve_precision
     from smpcli.training.run import run_id
 
     if settings.precision == "auto":

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from smpcli.errors import EXIT_INTERRUPTED, EXIT_USER, Interrupted
-from smpcli.results.rundir import RESULT, RunDir, RunError, digest
-from smpcli.results.schema import Result
+from smpcli.runs.rundir import RESULT, RunDir, RunError, digest
+from smpcli.runs.schema import Result
 from smpcli.sweeping.engines import Engine, Outcome
 from smpcli.sweeping.grid import Job
 

@@ -22,10 +22,11 @@ from pydantic import ValidationError
 
 from smpcli.errors import Interrupted, UserError, one_line
 from smpcli.files import cannot_write, write_json
-from smpcli.results.masks import pack, read_described, write_described
+from smpcli.runs.maskfile import pack, read_described, write_described
 from smpcli.training.interruption import Interruption, Stopped
-from smpcli.training.loop import Position, Watch, refuse_infinite
+from smpcli.training.loop import refuse_infinite
 from smpcli.training.processes import largest
+from smpcli.training.progress import Position, Watch
 from smpcli.training.state import About, Saved, State, numpy_state, random_tensors, restore_random
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, mse_loss, pad
 
+from smpcli.encoding.batches import Encoded, check_encoded, chunks, encode, training_order
 from smpcli.errors import UserError
+from smpcli.evaluation.evaluate import EVALUATION_BATCH
 from smpcli.tasks.examples import Examples
-from smpcli.training.batches import Encoded, check_encoded, chunks, encode, training_order
-from smpcli.training.evaluate import EVALUATION_BATCH
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.teacher import Teacher, load_teacher
 
@@ -136,7 +136,7 @@ def _in_teachers_words(
     """The training set as the teacher reads it; for spans it must read as the student does, token by token."""
     from smpcli.modeling.limits import limits_of
     from smpcli.modeling.reading import held_in_every, read_specials
-    from smpcli.results.rundir import is_run
+    from smpcli.runs.rundir import is_run
 
     kind: str = settings.task.kind
     if kind == "span":

@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from pruners.masking import MaskedLayer, draw_gates, fold_factors, refresh, straight_through
-from pruners.selection import ScoreError
-from smpcli.errors import UserError
-from smpcli.training.batches import MicroBatch
-from smpcli.training.device import training_context
-from smpcli.training.evaluate import Evaluation
+from pruners.errors import ScoreError
+from pruners.masking import draw_gates, fold_factors, refresh, straight_through
+from pruners.masks.layer import MaskedLayer
+from smpcli.device import training_context
+from smpcli.encoding.batches import MicroBatch
+from smpcli.evaluation.evaluate import Evaluation
 from smpcli.training.objective import Objective
 from smpcli.training.processes import drawing_alike
+from smpcli.training.progress import FULL, Position, Step, TrainingDiverged, Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -27,63 +28,6 @@ if TYPE_CHECKING:
 
     from pruners.base import Pruner
     from smpcli.training.best import Best
-
-FULL = 1.0
-
-
-class TrainingDiverged(UserError):
-    """Loss, gradient or scores are no longer finite numbers. `step` counts from 0; `where` says more of the place."""
-
-    def __init__(self, step: int, reason: str, where: str = "") -> None:
-        super().__init__(
-            f"training diverged at step {step + 1}: {reason}{where}; "
-            "lower a learning rate (--set weights_lr or scores_lr)"
-        )
-        self.step = step
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is worth showing after a step (or an evaluation, then `metrics` is filled)."""
-
-    step: int
-    steps: int
-    density: float
-    loss: float
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far a run is: everything that the loop itself keeps from step to step.
-
-    evaluated: False where `step` steps are done and the evaluation due after them is not.
-    """
-
-    step: int = 0
-    density: float = FULL
-    loss: float = math.nan
-    seconds: float = 0.0
-    history: tuple[tuple[int, dict[str, float]], ...] = ()
-    evaluated: bool = True
-
-
-class Watch:
-    """Whoever saves a run between two steps, and knows where it begins. This one saves nothing."""
-
-    start = Position()
-
-    def restore_random(self) -> None:
-        """Put all random states back to what they were at `start`."""
-
-    def after_step(self, position: Position) -> None:
-        """Called when a step, with the evaluation due after it, is done."""
-
-    def evaluating(self, position: Position) -> AbstractContextManager[None]:
-        """Around an evaluation: the one moment within a step at which a run can be left and gone on with."""
-        return nullcontext()
-
 
 @dataclass(frozen=True)
 class Summary:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pruners.base import Pruner
-from pruners.masking import MaskedLayer
+from pruners.masks.layer import MaskedLayer
 from smpcli.modeling.heads import TaskModel
 
 

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, set_seed
 from torch import Tensor
 
-from pruners.masking import MaskedLayer
+from pruners.masks.layer import MaskedLayer
 from smpcli.errors import UserError
 
 

@@ -17,9 +17,9 @@ def refuse_others(settings: Settings, output: Path) -> None:
     A run's folder is named by its settings, so that with another seed, say, `--resume` would otherwise begin anew
     without a word. The message lists the differences from the run that has the fewest.
     """
+    from smpcli.device import make_accelerator, resolve_precision
     from smpcli.settings import deciding
     from smpcli.training.checkpoint import INDEX, setting_differences
-    from smpcli.training.device import make_accelerator, resolve_precision
     from smpcli.training.run import run_id
 
     precision = resolve_precision(settings.precision, make_accelerator(settings.device).device)
@@ -42,7 +42,7 @@ def refuse_others(settings: Settings, output: Path) -> None:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    from smpcli.results.rundir import RunDir
+    from smpcli.runs.rundir import RunDir
 
     try:
         return RunDir(path).settings

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from smpcli.errors import Interrupted, UserError
 from smpcli.files import exclusive
-from smpcli.training.plan import check_output, disk_need
+from smpcli.training.needs import check_output, disk_need
 from smpcli.training.tracking import check_tracker, start_tracker
 
 if TYPE_CHECKING:
-    from smpcli.results.rundir import RunDir
+    from smpcli.runs.rundir import RunDir
     from smpcli.settings import Settings
     from smpcli.tasks.data import TaskData
     from smpcli.training.best import Best
     from smpcli.training.checkpoint import Identity
-    from smpcli.training.loop import Step, Summary
+    from smpcli.training.loop import Summary
+    from smpcli.training.progress import Step
     from smpcli.training.session import Session
     from smpcli.training.state import Saved
 
@@ -45,7 +46,7 @@ class _Unobserved:
 
 def run_id(settings: Settings) -> str:
     """The run's folder: readable, and the same for the same settings."""
-    from smpcli.results.rundir import digest
+    from smpcli.runs.rundir import digest
 
     name = f"{settings.task.name}-{settings.pruner.name}-{settings.sparsity:g}-seed{settings.seed}"
     # The name of a person's own file may hold anything.
@@ -76,14 +77,14 @@ def run(
     # Heavy, so only after what is checked in no time.
     from accelerate.utils import set_seed
 
-    from smpcli.results.rundir import CHECKPOINT, RESULT, RunDir
-    from smpcli.results.sources import files_of
+    from smpcli.device import compute_of, make_accelerator
+    from smpcli.encoding.cut import describe as describe_cut
+    from smpcli.runs.rundir import CHECKPOINT, RESULT, RunDir
+    from smpcli.runs.sources import files_of
     from smpcli.tasks.data import load_data
     from smpcli.tasks.describe import lines
     from smpcli.training.checkpoint import Identity
     from smpcli.training.checkpoint import read as read_checkpoint
-    from smpcli.training.cut import describe as describe_cut
-    from smpcli.training.device import compute_of, make_accelerator
     from smpcli.training.session import prepare
 
     accelerator = make_accelerator(settings.device, track, output / track if track else None)
@@ -144,7 +145,7 @@ def _carry_out(
     started: datetime,
 ) -> RunDir:
     """Train, save, and leave a finished run, or one that can be resumed."""
-    from smpcli.results.rundir import CHECKPOINT
+    from smpcli.runs.rundir import CHECKPOINT
     from smpcli.training.checkpoint import Checkpoints
     from smpcli.training.interruption import Interruption
     from smpcli.training.processes import check_agreement
@@ -204,7 +205,7 @@ def _carry_out(
 
 
 def _finished(path: Path, writes: bool) -> RunDir:
-    from smpcli.results.rundir import RunDir
+    from smpcli.runs.rundir import RunDir
 
     directory = RunDir.open(path)
     if writes:
@@ -250,8 +251,8 @@ def _check_disk(session: Session, output: Path, progress: RunObserver) -> None:
 
 def _check_masks(session: Session) -> list[str]:
     """Warnings about the final masks. Raises UserError where they don't have the sparsity that was asked for."""
-    from pruners.allocation import kept_weights
     from pruners.masking import kept
+    from pruners.masks.allocation import kept_weights
 
     if not session.layers:
         return []
@@ -280,8 +281,8 @@ def _path(text: str | None) -> Path | None:
 
 def _save(session: Session, summary: Summary, directory: RunDir) -> None:
     """Masks, the task's own head, trained weights, and the prediction of every dev example."""
-    from smpcli.modeling.restore import head_tensors, trained_tensors
-    from smpcli.training.evaluate import prediction_rows
+    from smpcli.evaluation.evaluate import prediction_rows
+    from smpcli.evaluation.restore import head_tensors, trained_tensors
 
     if session.layers:
         directory.write_masks({layer.name: layer.mask.cpu() for layer in session.layers})
@@ -311,7 +312,7 @@ def _result(
     seconds_before: float,
 ) -> dict[str, Any]:
     from pruners.masking import kept
-    from smpcli.results.rundir import digest
+    from smpcli.runs.rundir import digest
     from smpcli.tasks.describe import describe
 
     settings = session.settings
@@ -384,7 +385,7 @@ def _selected(best: Best, metric: str) -> dict[str, Any]:
 
 def _task_bytes(session: Session, files: dict[str, int]) -> int:
     """What storing the task costs: head, trained weights, and the mask as the mask format holds it."""
-    from smpcli.results.masks import compress
+    from smpcli.runs.maskfile import compress
 
     payloads, _, _ = compress({layer.name: layer.mask for layer in session.layers})
     rest = sum(size for name, size in files.items() if name in ("head.safetensors", "weights.safetensors"))

@@ -14,27 +14,29 @@ from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 
 from pruners.base import Pruner
-from pruners.masking import LayerStatistics, MaskedLayer, attach
-from pruners.trial import confirm_narrow
+from pruners.masking import attach
+from pruners.masks.layer import LayerStatistics, MaskedLayer
+from pruners.masks.trial import confirm_narrow
+from smpcli.encoding.batches import Encoded, check_encoded, chunks, tokens_together, training_loader, training_order
+from smpcli.encoding.cut import Cut
+from smpcli.encoding.rows import encode_rows
 from smpcli.errors import UserError
+from smpcli.evaluation.evaluate import Evaluation, evaluate
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel, set_prototypes
 from smpcli.modeling.layers import masked_layers
 from smpcli.modeling.limits import limits_of
 from smpcli.modeling.reading import held_in_every, read_alike, read_specials, remark
-from smpcli.modeling.spans import SpanModel, set_span_prototypes
-from smpcli.training.batches import Encoded, check_encoded, chunks, tokens_together, training_loader, training_order
+from smpcli.modeling.span_head import SpanModel, set_span_prototypes
 from smpcli.training.best import Best
-from smpcli.training.cut import Cut
 from smpcli.training.distillation import distil
-from smpcli.training.encoding import encode_rows
-from smpcli.training.evaluate import Evaluation, evaluate
-from smpcli.training.loop import Step, Summary, TrainingDiverged, train
+from smpcli.training.loop import Summary, train
+from smpcli.training.needs import count_steps
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
-from smpcli.training.plan import count_steps
 from smpcli.training.processes import check_batch, start_alike
+from smpcli.training.progress import Step, TrainingDiverged
 from smpcli.training.state import State
 from smpcli.training.statistics import input_statistics
 from smpcli.training.teacher import check_teacher
@@ -197,7 +199,7 @@ def assemble(
 ) -> Session:
     """The same from tokenised data, without a teacher."""
     task, device = settings.task, accelerator.device
-    model = build_model(settings.run, task, labels, tokenizer).to(device)
+    model = build_model(settings.run.spec, task, labels, tokenizer).to(device)
     read_alike(model, tokenizer, special_tokens)
     check_encoded(limits_of(model, train_set.columns), [train_set, *dev.values()])
     base_digest = model.base_digest()

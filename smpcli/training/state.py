@@ -14,10 +14,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from pruners.masking import MaskedLayer
+from pruners.masks.layer import MaskedLayer
 from smpcli.errors import UserError, one_line
-from smpcli.training.loop import Position
 from smpcli.training.processes import everyones
+from smpcli.training.progress import Position
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruners.masking import LayerStatistics, MaskedLayer
+from pruners.masks.layer import LayerStatistics, MaskedLayer
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | N
     Returns its columns in the task's order; None where that can't be known without a download (`local_only`).
     """
     from smpcli.modeling.backbone import check_base, load_config, model_path
-    from smpcli.results.rundir import RunDir, is_run
+    from smpcli.runs.rundir import RunDir, is_run
 
     name, task = settings.teacher, settings.task
     kind: str = task.kind
@@ -103,11 +103,11 @@ def _run_settings(directory: Any) -> Settings:
 
 def load_teacher(settings: Settings) -> Teacher:
     """The teacher in evaluation mode, from a run's folder or a Hugging Face checkpoint. Raises UserError."""
+    from smpcli.evaluation.restore import restore
     from smpcli.modeling.backbone import load_base, load_config, load_tokenizer
     from smpcli.modeling.heads import TaskModel
     from smpcli.modeling.padding import check_padding
-    from smpcli.modeling.restore import restore
-    from smpcli.results.rundir import RunDir, is_run
+    from smpcli.runs.rundir import RunDir, is_run
 
     name, task = settings.teacher, settings.task
     order = check_teacher(settings)

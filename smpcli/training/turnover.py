@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pruners.masking import MaskedLayer
+from pruners.masks.layer import MaskedLayer
 
 
 class Turnover:

@@ -181,7 +181,7 @@ def make(bad: Path, csv: Path, bert: Path, words: Path) -> None:
     import numpy as np
     import torch
 
-    from smpcli.results.masks import write_described
+    from smpcli.runs.maskfile import write_described
 
     good = f"methods: [smp]\ntasks: [{{task: {csv}, model: {bert}}}]\nsettings: {{max_steps: 2}}\n"
     for name, text in {

@@ -17,7 +17,7 @@ import pytest
 from commandline import SHORT, Done, Smp, listing, make_run, result_of, run_in_process
 from pyarrow import parquet
 
-from smpcli.results.masks import read_masks, write_masks
+from smpcli.runs.maskfile import read_masks, write_masks
 
 # What a run says of its progress before it finds that something is wrong.
 PROGRESS = ("data …", "model …")

@@ -17,8 +17,8 @@ from commandline import make_run, run_process
 from safetensors.torch import load_file
 
 from smpcli import UserError
+from smpcli.encoding.batches import LengthBuckets, training_loader
 from smpcli.training import processes
-from smpcli.training.batches import LengthBuckets, training_loader
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parents[1] / "docs" / "sweeps.md"
@@ -89,7 +89,7 @@ def test_two_processes_make_the_run_of_one(environment: dict[str, str], flags: l
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_the_parts_of_a_batch_make_the_batch(micro_batches: int) -> None:
-    from smpcli.training.batches import Encoded
+    from smpcli.encoding.batches import Encoded
 
     lengths = [3, 9, 4, 4, 7, 5, 8, 6, 3, 5, 4]
     ids = [[index + 1] * length for index, length in enumerate(lengths)]
@@ -118,7 +118,7 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
 def test_processes_that_nobody_joined_are_refused(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from smpcli.training import device
+    from smpcli import device
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(device, "Accelerator", lambda **named: SimpleNamespace(num_processes=1))

@@ -45,7 +45,7 @@ def _parts() -> tuple[Any, dict[str, Any]]:
     """Architecture and tensors of a compact model with gathered inputs, scattered outputs and heads of two sizes."""
     import torch
 
-    from smpcli.modeling.compact import Architecture, BlockSizes
+    from smpcli.modeling.compact_model import Architecture, BlockSizes
 
     torch.manual_seed(0)
     tensors: dict[str, Any] = {
@@ -86,7 +86,7 @@ def compact() -> dict[str, bytes]:
 def graph() -> bytes:
     """An ONNX file."""
     from smpcli.export.onnx import write_graph
-    from smpcli.modeling.compact import CompactModel
+    from smpcli.modeling.compact_model import CompactModel
 
     folder = Path(tempfile.mkdtemp(prefix="smp-fuzz-"))
     write_graph(CompactModel(*_parts()), folder / "model.onnx", "fp32")

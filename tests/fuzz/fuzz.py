@@ -137,8 +137,8 @@ def with_atheris(name: str, runs: int, seed: int) -> int:
     with atheris.instrument_imports(include=["smpcli", "yaml", "readers"]):
         from readers import READERS, Attempt
 
+        import smpcli.comparison.compare
         import smpcli.files
-        import smpcli.results.compare
         import smpcli.tasks.data  # noqa: F401
 
     reader = READERS[name]

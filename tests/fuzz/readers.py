@@ -32,7 +32,7 @@ class Reader:
 
 
 def _mask(path: Path) -> None:
-    from smpcli.results.masks import read_masks
+    from smpcli.runs.maskfile import read_masks
 
     read_masks(path)
 
@@ -44,7 +44,7 @@ def _task_mask(path: Path) -> None:
 
 
 def _head(path: Path) -> None:
-    from smpcli.results.rundir import RunDir
+    from smpcli.runs.rundir import RunDir
 
     RunDir(path.parent).read_tensors("head.safetensors")
 
@@ -67,21 +67,21 @@ def _checkpoint_index(path: Path) -> None:
 
 
 def _npy(path: Path) -> None:
-    from smpcli.results.npy import read_npy
+    from smpcli.runs.released_masks import read_npy
 
     read_npy(path, {"a": (4, 6), "b": (5, 6)})
 
 
 def _result(path: Path) -> None:
-    from smpcli.results.rundir import RunDir
+    from smpcli.runs.rundir import RunDir
 
     assert RunDir(path.parent).result.value is not None
 
 
 def _run(path: Path) -> str:
     """What `compare` makes of the folder: a table and a page of it, or the reason why it is left out."""
-    from smpcli.results.compare import compare
-    from smpcli.results.page import contents
+    from smpcli.comparison.compare import compare
+    from smpcli.comparison.page import contents
 
     found = compare(path.parent)
     found.to_json()
@@ -90,7 +90,7 @@ def _run(path: Path) -> str:
 
 
 def _metrics(path: Path) -> None:
-    from smpcli.results.rundir import RunDir
+    from smpcli.runs.rundir import RunDir
 
     assert isinstance(RunDir(path.parent).metrics, list)
 
@@ -99,8 +99,8 @@ def _predictions(path: Path) -> str:
     """Intervals for each metric, of a run that reports whatever these predictions give."""
     import numpy as np
 
-    from smpcli.results.bootstrap import intervals, outcome
-    from smpcli.results.rundir import RunDir
+    from smpcli.comparison.bootstrap import intervals, outcome
+    from smpcli.runs.rundir import RunDir
 
     directory = RunDir(path.parent)
     usable = [bool(directory.predictions)]
@@ -120,7 +120,7 @@ def _sweep(path: Path) -> None:
 
 
 def _settings(path: Path) -> None:
-    from smpcli.results.rundir import RunDir
+    from smpcli.runs.rundir import RunDir
     from smpcli.settings import resolve
 
     resolve(flags=RunDir(path.parent).settings).flat()
@@ -154,7 +154,7 @@ def _glue(path: Path) -> None:
 
 def _tokens(path: Path) -> str:
     """As if whoever wrote the file had written its digest, too: else that alone would be looked at."""
-    from smpcli.training import tokens
+    from smpcli.encoding import tokens
 
     with mock.patch.object(tokens, "_digest", lambda arrays: mock.ANY):
         found = tokens._read(path, 3)
@@ -232,7 +232,7 @@ def _safetensors() -> dict[str, bytes]:
     import torch
 
     from smpcli.export.mask import FORMAT, VERSION
-    from smpcli.results.masks import compress, pack, write_described, write_masks
+    from smpcli.runs.maskfile import compress, pack, write_described, write_masks
     from smpcli.training.state import numpy_state
 
     folder = Path(tempfile.mkdtemp(prefix="smp-fuzz-"))
@@ -323,7 +323,7 @@ def _npy_seeds() -> list[bytes]:
 
 
 def _token_seeds() -> list[bytes]:
-    from smpcli.training.tokens import _write
+    from smpcli.encoding.tokens import _write
 
     folder = Path(tempfile.mkdtemp(prefix="smp-fuzz-"))
     rows = [[2, 5, 3], [2, 6, 7, 3], [2, 3]]

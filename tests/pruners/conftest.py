@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pruners.masking import MaskedLayer
+from pruners.masks.layer import MaskedLayer
 
 MakeLayers = Callable[..., list[MaskedLayer]]
 

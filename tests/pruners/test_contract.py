@@ -24,11 +24,11 @@ from torch import Tensor
 
 from pruners import masking, registry
 from pruners.base import Pruner, PrunerSettings
-from pruners.masking import MaskedLayer
+from pruners.masks.layer import MaskedLayer
 from smpcli import UserError, evaluate, plan, prune
 from smpcli.catalogue import describe_method
+from smpcli.evaluation.recompute import reopen
 from smpcli.training import loop, session
-from smpcli.training.recompute import reopen
 
 METHODS = sorted(name for name, owners in registry.entries().items() if len(owners) == 1)
 PRUNING = [name for name in METHODS if registry.load(name).prunes]

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pruners.base import Pruner, PrunerSettings
+from pruners.errors import ScoreError
 from pruners.l0 import L0, L0Settings
 from pruners.magnitude import Magnitude
-from pruners.masking import MaskedLayer, kept, refresh, straight_through
+from pruners.masking import kept, refresh, straight_through
+from pruners.masks.layer import MaskedLayer
 from pruners.movement import Movement, MovementSettings
 from pruners.schedule import cubic_rise
 from pruners.scored import ScoredPruner, ScoredSettings
-from pruners.selection import ScoreError
 from pruners.smp import SMP, SMPSettings
 from pruners.soft_movement import SoftMovement, SoftMovementSettings
 

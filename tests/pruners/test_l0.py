@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy, linear
 
 from pruners.l0 import L0, L0Settings, _offset
 from pruners.magnitude import Magnitude
-from pruners.masking import MaskedLayer, attach, draw_gates, kept, refresh, straight_through
+from pruners.masking import attach, draw_gates, kept, refresh, straight_through
+from pruners.masks.layer import MaskedLayer
 
 MakeLayers = Callable[..., list[MaskedLayer]]
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1

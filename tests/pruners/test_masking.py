@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from pruners import masking
 from pruners.base import Pruner
 from pruners.magnitude import Magnitude
-from pruners.masking import MaskedLayer, attach, fold_factors, kept, refresh, straight_through
+from pruners.masking import attach, fold_factors, kept, refresh, straight_through
+from pruners.masks import layer as masked_layer
+from pruners.masks.layer import MaskedLayer
+from pruners.masks.selection import apply_mask
 from pruners.movement import Movement
 from pruners.scored import ScoredPruner, ScoredSettings
-from pruners.selection import apply_mask
 from pruners.smp import SMP, SMPSettings
 
 MakeLayers = Callable[..., list[MaskedLayer]]
@@ -231,7 +232,7 @@ def test_threads_that_choose_masks_use_no_threads_of_torch(
         seen.append((current_thread() is main_thread(), torch.get_num_threads()))
         apply_mask(*given, **named)
 
-    monkeypatch.setattr(masking, "apply_mask", watched)
+    monkeypatch.setattr(masked_layer, "apply_mask", watched)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

@@ -12,7 +12,8 @@ import pytest
 
 from pruners import registry
 from pruners.base import Pruner
-from pruners.registry import Entry, PrunerError
+from pruners.errors import PrunerError
+from pruners.registry import Entry
 
 BUILT_IN = {"smp", "movement", "soft-movement", "magnitude", "dense"}
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pruners.base import PrunerSettings, setting
-from pruners.masking import LayerStatistics, MaskedLayer, attach, kept, refresh
+from pruners.masking import attach, kept, refresh
+from pruners.masks.layer import LayerStatistics, MaskedLayer
 from pruners.movement import MovementSettings
 from pruners.scored import ScoredPruner, ScoredSettings
 from pruners.smp import SMP, SMPSettings

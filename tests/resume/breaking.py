@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from smpcli.training.loop import Step
+from smpcli.training.progress import Step
 
 
 class Watcher:

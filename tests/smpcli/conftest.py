@@ -1,4 +1,4 @@
-"""Exports that are verified in this process, for tests that ask something else of them."""
+"""Runs made by hand, and exports that are verified in this process, for tests that ask something else of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import handmade
 import pytest
 
 import smpcli
@@ -42,3 +43,8 @@ def export_here() -> Callable[..., Any]:
             return smpcli.export(*args, **named)
 
     return export
+
+
+@pytest.fixture
+def make_run() -> handmade.MakeRun:
+    return handmade.make_run

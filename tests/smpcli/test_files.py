@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from smpcli import UserError, compare, evaluate, export, prune
 from smpcli.files import exclusive, harmless_cell, refusal, write_text
-from smpcli.results.rundir import RunDir, RunError
+from smpcli.runs.rundir import RunDir, RunError
 
 STEPS = 6
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from smpcli.export.card import fenced, text
-from smpcli.results.masks import read_masks
+from smpcli.runs.maskfile import read_masks
 
 MakeRun = Callable[..., Path]
 
@@ -68,9 +68,9 @@ def test_the_plot_is_a_picture_of_the_densities(
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", picture[16:24]) == (960, 480)
     from matplotlib.axes import Axes
 
+    from smpcli.evaluation.recompute import reopen
     from smpcli.export.card import _densities
     from smpcli.export.plot import plot_density
-    from smpcli.training.recompute import reopen
 
     drawn = {}
     monkeypatch.setattr(Axes, "plot", lambda self, x, y, **named: drawn.update({named["label"]: list(y)}))

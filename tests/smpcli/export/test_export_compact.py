@@ -15,6 +15,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from smpcli import UserError, export, prune
+from smpcli.evaluation.recompute import reopen
 from smpcli.export import compact, sparse
 from smpcli.export.loading import load
 from smpcli.export.onnx import GraphModel, write_graph
@@ -22,13 +23,12 @@ from smpcli.export.stock import take_apart
 from smpcli.main import app
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
-from smpcli.modeling.compact import CompactModel
+from smpcli.modeling.compact_model import CompactModel
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import find_prunable
-from smpcli.modeling.sparse import TOKENS, SparseModel
+from smpcli.modeling.sparse_model import TOKENS, SparseModel
 from smpcli.reporting import guarded
 from smpcli.settings import resolve
-from smpcli.training.recompute import reopen
 
 HEADS = [
     ("bert", "prototype"),
@@ -49,7 +49,7 @@ def pruned(pico: Any, sentiment: Any, name: str, head: str, density: float = 0.0
     tokenizer = load_tokenizer(settings.model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build_model(settings.run, settings.task, ["negative", "positive"], tokenizer).eval()
+        model = build_model(settings.run.spec, settings.task, ["negative", "positive"], tokenizer).eval()
         for matrix in find_prunable(model.backbone, model.config):
             matrix.module.weight.data *= torch.rand_like(matrix.module.weight) < density
     return model, tokenizer

@@ -17,11 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from smpcli import UserError, load, predict
+from smpcli.evaluation.recompute import reopen
 from smpcli.export import many
 from smpcli.export.many import SharedBase
-from smpcli.results.maskcode import CODES
-from smpcli.results.masks import compress, read_described, write_described
-from smpcli.training.recompute import reopen
+from smpcli.runs.maskcode import CODES
+from smpcli.runs.maskfile import compress, read_described, write_described
 
 MakeRun = Callable[..., Path]
 Export = Callable[..., Any]
@@ -246,7 +246,7 @@ def test_predictions_come_by_text_then_by_task(three: list[Path]) -> None:
 
 def test_decoding_is_whole_array_arithmetic(masks: Callable[..., Path]) -> None:
     """A mask of 2.4 million weights decodes without a Python step a weight: a bound that only a loop breaks."""
-    from smpcli.results.maskcode import decode, encode
+    from smpcli.runs.maskcode import decode, encode
 
     mask = np.random.default_rng(0).random((3072, 768)) < 0.1
     code, payload = encode(mask)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 
 from smpcli.export.shrink import shrink
-from smpcli.modeling.compact import ROLES, CompactBlock
+from smpcli.modeling.compact_model import ROLES, CompactBlock
 
 WIDTH, INNER, HEADS = 12, 20, 3
 SIZE = WIDTH // HEADS

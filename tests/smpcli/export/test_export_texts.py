@@ -207,9 +207,9 @@ def test_half_a_surrogate_pair_is_refused(decoder: Any) -> None:
 def test_control_characters_alone_are_no_text_for_a_model_that_adds_nothing(pico: Any) -> None:
     from tokenizers import processors
 
+    from smpcli.encoding.batches import encode
     from smpcli.modeling.backbone import load_tokenizer
     from smpcli.tasks.examples import Examples
-    from smpcli.training.batches import encode
 
     tokenizer = load_tokenizer(str(pico("bert")))
     texts = Examples(["a film", "\x01\x02"], None, [0, 1])

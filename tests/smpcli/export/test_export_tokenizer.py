@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from smpcli import load, prune
-from smpcli.training import tokens
-from smpcli.training.recompute import reopen
+from smpcli.encoding import tokens
+from smpcli.evaluation.recompute import reopen
 
 LENGTH = 24  # of the runs here; the pico models have 40 positions
 GOOD, BAD = "a superb and clever film", "the dull script is awful"

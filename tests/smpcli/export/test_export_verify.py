@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from smpcli import UserError, export
+from smpcli.evaluation.recompute import reopen
 from smpcli.export import hf, mask
 from smpcli.export.formats import Exported
 from smpcli.export.verify import staged, verify
 from smpcli.files import write_text
-from smpcli.training.recompute import reopen
 from smpcli.yaml_text import read_yaml
 
 MakeRun = Callable[..., Path]

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from smpcli import evaluate, export, prune
 from smpcli.errors import UserError
+from smpcli.evaluation.recompute import Reopened, reopen
 from smpcli.export import hf as hf_export
 from smpcli.export.verify import Verified
 from smpcli.modeling.backbone import load_pretrained
 from smpcli.modeling.layers import TransposedLinear, find_prunable
-from smpcli.training.recompute import Reopened, reopen
 
 H, I = 32, 48  # noqa: E741
 # By hand: the number of weights in the linear layers of one block, and how many blocks have weights of their own.

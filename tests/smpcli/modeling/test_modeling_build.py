@@ -22,7 +22,7 @@ from smpcli.settings import resolve
 def build(pico: Any, task: Path, model: str, **settings: Any) -> TaskModel:
     folder = str(pico(model))
     resolved = resolve(flags={"task": str(task), "model": folder, "method": "smp", **settings})
-    return build_model(resolved.run, resolved.task, ["negative", "positive"], load_tokenizer(folder))
+    return build_model(resolved.run.spec, resolved.task, ["negative", "positive"], load_tokenizer(folder))
 
 
 @pytest.mark.parametrize("name", ["bert-mlm", "roberta", "distilbert", "electra", "mpnet"])

@@ -14,14 +14,14 @@ import yaml
 from smpcli import api, prune
 from smpcli.commands.live import SweepDisplay
 from smpcli.errors import Interrupted
-from smpcli.results.rundir import RunDir
+from smpcli.runs.rundir import RunDir
 from smpcli.settings import resolve
 from smpcli.sweeping import estimate as estimating
 from smpcli.sweeping import sweep as course
 from smpcli.sweeping.engines import LocalEngine, Outcome, fair_threads
 from smpcli.sweeping.grid import Job
+from smpcli.sweeping.progress_table import counts, render
 from smpcli.sweeping.sweep import SweepRun, carry_out
-from smpcli.sweeping.table import counts, render
 
 
 class ByHand:

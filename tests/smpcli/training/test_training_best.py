@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from smpcli import compare, evaluate, prune
-from smpcli.results.schema import parse_result
+from smpcli.evaluation.recompute import reopen
+from smpcli.runs.schema import parse_result
 from smpcli.settings import resolve
 from smpcli.training import session
-from smpcli.training.recompute import reopen
 
 METHODS = ["smp", "movement", "soft-movement", "magnitude", "l0", "dense"]
 

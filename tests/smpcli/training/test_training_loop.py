@@ -16,20 +16,22 @@ from transformers import AutoModelForSequenceClassification
 
 from pruners.base import Pruner
 from pruners.dense import Dense
-from pruners.masking import MaskedLayer, attach
+from pruners.masking import attach
+from pruners.masks.layer import MaskedLayer
+from pruners.masks.trial import confirm_narrow
 from pruners.movement import Movement
 from pruners.scored import ScoredSettings
 from pruners.smp import SMP, SMPSettings
-from pruners.trial import confirm_narrow
+from smpcli.encoding.batches import LengthBuckets, encode, training_loader
+from smpcli.evaluation.evaluate import Evaluation
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import masked_layers
 from smpcli.tasks.data import Examples
-from smpcli.training.batches import LengthBuckets, encode, training_loader
-from smpcli.training.evaluate import Evaluation
-from smpcli.training.loop import Step, Summary, TrainingDiverged, train
+from smpcli.training.loop import Summary, train
 from smpcli.training.objective import task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
+from smpcli.training.progress import Step, TrainingDiverged
 
 SPARSITY, STEPS = 0.8, 6
 NOTHING = Evaluation({"accuracy": 0.5}, {})

@@ -15,10 +15,10 @@ import torch
 from pruners.base import Pruner
 from pruners.smp import SMP
 from smpcli import UserError, evaluate, prune
+from smpcli.encoding.batches import LengthBuckets
 from smpcli.modeling.heads import TaskModel
 from smpcli.tasks.metrics import undefined
 from smpcli.training import loop
-from smpcli.training.batches import LengthBuckets
 
 
 class Watcher:

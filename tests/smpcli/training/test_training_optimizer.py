@@ -12,7 +12,8 @@ from transformers import AutoModelForSequenceClassification
 from pruners.base import Pruner
 from pruners.dense import Dense
 from pruners.magnitude import Magnitude
-from pruners.masking import MaskedLayer, attach
+from pruners.masking import attach
+from pruners.masks.layer import MaskedLayer
 from pruners.movement import Movement
 from pruners.smp import SMP, SMPSettings
 from smpcli.modeling.heads import TaskModel

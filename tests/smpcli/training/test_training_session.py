@@ -10,7 +10,7 @@ import torch
 from unusual import save_unusual
 
 from smpcli import UserError, evaluate, export, prune
-from smpcli.training.recompute import reopen
+from smpcli.evaluation.recompute import reopen
 
 
 def prune_tiny(model: Path, sentiment: Any, output: Path, **settings: Any) -> Any:

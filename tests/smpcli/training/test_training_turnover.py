@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pruners.masking import MaskedLayer
+from pruners.masks.layer import MaskedLayer
 from smpcli.training.turnover import Turnover
 
 

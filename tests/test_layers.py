@@ -1,0 +1,104 @@
+"""Imports go one way, those of functions and of TYPE_CHECKING included: no upward arrow, and no circle of files."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+#: From the ground up; rooms of one line know nothing of each other. docs/architecture.md says what is in each.
+LAYERS = [
+    "pruners.errors pruners.schedule",
+    "pruners.masks",
+    "pruners.base",
+    "pruners.scored",
+    "pruners.registry pruners.masking pruners.smp pruners.movement pruners.magnitude pruners.dense",
+    "pruners.soft_movement pruners.l0",
+    "pruners",
+    "smpcli.errors smpcli.paths smpcli.text smpcli.network smpcli.console",
+    "smpcli.files smpcli.reporting",
+    "smpcli.figures smpcli.yaml_text smpcli.index",
+    "smpcli.tasks",
+    "smpcli.modeling",
+    "smpcli.settings",
+    "smpcli.catalogue smpcli.encoding smpcli.device smpcli.runs",
+    "smpcli.evaluation",
+    "smpcli.training",
+    "smpcli.inspection smpcli.export",
+    "smpcli.comparison",
+    "smpcli.plan smpcli.sweeping smpcli.bench",
+    "smpcli.doctor",
+    "smpcli.api",
+    "smpcli",
+    "smpcli.commands",
+    "smpcli.main",
+    "smpcli.__main__",
+]
+LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms.split()}
+
+
+def sources() -> dict[str, str]:
+    """Every module of the two packages by its name."""
+    found = {}
+    for package in ("pruners", "smpcli"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = path.read_text(encoding="utf-8")
+    return found
+
+
+def imports(source: str, modules: Mapping[str, str]) -> Iterator[str]:
+    """The modules of ours that a source names in any import, wherever it stands."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in modules else node.module for name in whole]
+        yield from (name for name in names if name in modules)
+
+
+def room_of(module: str) -> str:
+    """A folder is a room, and so is a file beside the folders."""
+    return ".".join(module.split(".")[:2])
+
+
+def faults(modules: Mapping[str, str]) -> list[str]:
+    """Imports that go up or across, and circles of files."""
+    arrows = {name: set(imports(source, modules)) - {name} for name, source in modules.items()}
+    found = [
+        f"{name} imports {other}"
+        for name, others in arrows.items()
+        for other in sorted(others)
+        if room_of(name) != room_of(other) and LAYER[room_of(name)] <= LAYER[room_of(other)]
+    ]
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        found.append(f"circle: {' -> '.join(error.args[1])}")
+    return found
+
+
+def test_imports_go_down() -> None:
+    assert faults(sources()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "planted", "said"),
+    [
+        ("smpcli.tasks.task", "from smpcli.training.loop import train", "smpcli.tasks.task imports"),
+        ("smpcli.runs.schema", "def f():\n    from smpcli.evaluation import evaluate", "smpcli.runs.schema imports"),
+        ("smpcli.encoding.tokens", "from smpcli import runs", "smpcli.encoding.tokens imports smpcli.runs"),
+        ("pruners.masks.layer", "if TYPE_CHECKING:\n    from pruners.base import Pruner", "pruners.masks.layer"),
+        ("smpcli.training.progress", "from smpcli.training.loop import train", "circle: "),
+    ],
+)
+def test_a_planted_import_is_found(module: str, planted: str, said: str) -> None:
+    modules = sources()
+    modules[module] += f"\n{planted}\n"
+    assert any(fault.startswith(said) for fault in faults(modules))
