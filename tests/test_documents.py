@@ -126,13 +126,13 @@ def test_commands_of_results_pages_resolve(tmp_path: Path, monkeypatch: pytest.M
     # A folder as benchmarks/hold_out.py makes it, with two rows a file.
     monkeypatch.chdir(tmp_path)
     rows = {
-        "SST-2": "sentence\tlabel\ngood\t1\nbad\t0\n",
-        "STS-B": "sentence1\tsentence2\tscore\na\tb\t1.5\na\ta\t5\n",
+        "SST-2": "sentence\tlabel\ngood {0}\t1\nbad {0}\t0\n",
+        "STS-B": "sentence1\tsentence2\tscore\na {0}\tb\t1.5\na {0}\ta\t5\n",
     }
     for name, text in rows.items():
         (tmp_path / "held-out" / name).mkdir(parents=True)
         for split in ("train", "dev"):
-            (tmp_path / "held-out" / name / f"{split}.tsv").write_text(text, encoding="utf-8")
+            (tmp_path / "held-out" / name / f"{split}.tsv").write_text(text.format(split), encoding="utf-8")
     for words in prunes:
         assert "--task" in words
         # The parser refuses unknown flags and values; --dry-run does the rest without a download.
