@@ -92,6 +92,12 @@ class Pruner:
         """First scores of a layer, shape (out, in), or None for a method that learns no scores."""
         return None
 
+    def begin(self, layers: Sequence[MaskedLayer], final_density: float) -> None:
+        """Told once, before the first density and mask: the masked layers, and the density that the run ends at.
+
+        A dry run has no layers. Raise `PrunerError` where the settings don't fit that density.
+        """
+
     # -- the schedule, as functions of progress t/T in [0, 1] --------------------------------------------
 
     def density(self, progress: float, final: float) -> float:

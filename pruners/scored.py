@@ -95,14 +95,13 @@ class ScoredPruner(Pruner):
             return torch.zeros_like(layer.weight)
         return self.settings.init_scale * (importance / mean - 1)
 
-    def density(self, progress: float, final: float) -> float:
-        self.final_density = final
-        if final > self.limit:
+    def begin(self, layers: Sequence[MaskedLayer], final_density: float) -> None:
+        self.final_density = final_density
+        if final_density > self.limit:
             raise PrunerError(
-                f"structure={self.limit:g} has no room for {final:.0%} of the weights: give at least "
-                f"structure={final:g}, or a higher sparsity"
+                f"structure={self.limit:g} has no room for {final_density:.0%} of the weights: give at least "
+                f"structure={final_density:g}, or a higher sparsity"
             )
-        return super().density(progress, final)
 
     def restrict(self, layers: Sequence[MaskedLayer], counts: list[int], density: float) -> list[int]:
         """With `structure`, the fraction of channels falls from 1 to its limit as the density falls to its end."""

@@ -107,6 +107,7 @@ def _schedule(settings: Settings, steps: int | None) -> list[tuple[int | None, f
     if not settings.pruner.prunes:
         return None
     pruner = settings.pruner(settings.method)
+    pruner.begin([], 1 - settings.sparsity)
     return [
         (
             None if steps is None else steps * tenth // 10,

@@ -69,6 +69,7 @@ def train(
     Raises TrainingDiverged when the loss, the gradient or a score is NaN or infinite.
     """
     watch = watch or Watch()
+    pruner.begin(layers, final_density)
     start = watch.start
     trained = [*weights, *(part for layer in layers for part in layer.score_parameters())]
     # Gradients that processes exchange stay in full precision.

@@ -69,6 +69,7 @@ def test_no_more_channels_than_asked_for_hold_the_same_number_of_weights(
 ) -> None:
     pruner = registry.load(method)
     made = pruner(pruner.Settings(structure=structure))
+    made.begin(blocks, 0.05)
     density = made.density(1.0, 0.05)
     refresh(made, blocks, density)
     total = sum(layer.weight.numel() for layer in blocks)
@@ -125,6 +126,7 @@ def test_the_fraction_falls_with_the_density(blocks: list[MaskedLayer]) -> None:
     """Halfway between dense and final, the limit is halfway between all channels and `structure`."""
     pruner = registry.load("smp")
     made = pruner(pruner.Settings(structure=0.2, schedule="linear", ramp_end=1.0))
+    made.begin(blocks, 0.1)
     density = made.density(0.5, 0.1)
     assert density == pytest.approx(0.55)
     refresh(made, blocks, density)
@@ -136,6 +138,7 @@ def test_auto_is_the_root_of_the_density(blocks: list[MaskedLayer], density: flo
     pruner = registry.load("smp")
     made = pruner()
     assert made.settings.structure == "auto"
+    made.begin(blocks, density)
     refresh(made, blocks, made.density(1.0, density))
     left = sum(int(part.sum()) for part in alive(blocks))
     assert density**0.5 * CHANNELS - 2 * SIZE < left <= density**0.5 * CHANNELS
@@ -150,6 +153,7 @@ def test_auto_limits_nothing_in_blocks_of_another_form(make_layers: MakeLayers) 
         for layer in layers:
             layer.learn_scores(layer.weight.abs(), factored=False)
         made = pruner(pruner.Settings(structure=structure))
+        made.begin(layers, 0.25)
         refresh(made, layers, made.density(1.0, 0.25))
         masks.append([layer.mask for layer in layers])
     assert all(torch.equal(one, other) for one, other in zip(*masks, strict=True))
@@ -167,6 +171,7 @@ def test_full_channels_hand_their_surplus_on(blocks: list[MaskedLayer]) -> None:
     """Where the weights just fit, every weight of the chosen channels stays."""
     pruner = registry.load("smp")
     made = pruner(pruner.Settings(structure=0.25))
+    made.begin(blocks, 0.25)
     refresh(made, blocks, made.density(1.0, 0.25))
     assert sum(int(part.sum()) for part in alive(blocks)) == CHANNELS // 4
     for layer, part in zip(blocks, [part for part in alive(blocks) for _ in range(2)], strict=True):
@@ -176,7 +181,7 @@ def test_full_channels_hand_their_surplus_on(blocks: list[MaskedLayer]) -> None:
 def test_a_limit_without_room_is_refused_before_anything_is_loaded() -> None:
     pruner = registry.load("smp")
     with pytest.raises(PrunerError, match="no room for 50%"):
-        pruner(pruner.Settings(structure=0.25)).density(0.0, 0.5)
+        pruner(pruner.Settings(structure=0.25)).begin([], 0.5)
     with pytest.raises(UserError, match=r"structure=0\.25 has no room"):
         resolve(flags={"task": "sst2", "sparsity": 0.5, "structure": 0.25})
 
@@ -210,7 +215,7 @@ def test_every_bert_like_architecture_has_three_pairs_a_block(pico: Any, name: s
 def test_a_channel_that_fell_can_come_back(blocks: list[MaskedLayer]) -> None:
     pruner = registry.load("smp")
     made = pruner(pruner.Settings(structure=0.2))
-    made.density(1.0, 0.05)
+    made.begin(blocks, 0.05)
     refresh(made, blocks, 0.05)
     fallen = int((~alive(blocks)[2]).nonzero()[0])
     assert blocks[4].scores is not None
@@ -222,6 +227,7 @@ def test_a_channel_that_fell_can_come_back(blocks: list[MaskedLayer]) -> None:
 def test_heads_fall_whole(blocks: list[MaskedLayer]) -> None:
     pruner = registry.load("smp")
     made = pruner(pruner.Settings(structure=0.3))
+    made.begin(blocks, 0.2)
     refresh(made, blocks, made.density(1.0, 0.2))
     assert made.channels is not None
     for block in (0, 6):
@@ -274,6 +280,7 @@ def step(
     model: Any, layers: list[MaskedLayer], pruner: Any, narrow: bool
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """One step at a density of 0.2: outputs (batch, length, hidden), dL/dW' as autograd left it, dL/dS."""
+    pruner.begin(layers, 0.2)
     refresh(pruner, layers, pruner.density(1.0, 0.2), narrow=narrow)
     output = output_of(model)
     output[:, 0].pow(2).sum().backward()
@@ -329,5 +336,6 @@ def test_a_method_that_selects_itself_or_draws_gates_or_trains_weights_computes_
         layer.narrows = True
     for method, whole in ((Selects, True), (Draws, True), (registry.load("movement"), True), (smp, False)):
         pruner = method(method.Settings(structure=0.3))
+        pruner.begin(blocks, 0.2)
         refresh(pruner, blocks, pruner.density(1.0, 0.2), narrow=True)
         assert all(layer.effective.shape == layer.weight.shape for layer in blocks) == whole

@@ -71,6 +71,7 @@ def test_models_of_a_fixed_width_narrow_neurons_alone_and_compute_the_same(name:
         layer.learn_scores(torch.randn(layer.weight.shape, generator=draw), factored=False)
     outputs = []
     for narrow in (False, True):
+        pruner.begin(layers, 0.2)
         refresh(pruner, layers, pruner.density(1.0, 0.2), narrow=narrow)
         outputs.append(compute_with(model)())
     # The two inner matrices did become narrower.
