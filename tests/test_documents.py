@@ -122,16 +122,17 @@ def test_commands_of_results_pages_resolve(tmp_path: Path, monkeypatch: pytest.M
     lines = [line for block in found for line in block.splitlines()]
     prunes = [shlex.split(line.split("#")[0]) for line in lines if line.startswith("smp prune ")]
     assert prunes
-    # A folder as benchmarks/hold_out.py makes it, with two rows a file.
+    # A folder as benchmarks/hold_out.py makes it, with two rows a file; no dev row is trained on.
     monkeypatch.chdir(tmp_path)
-    rows = {
-        "SST-2": "sentence\tlabel\ngood\t1\nbad\t0\n",
-        "STS-B": "sentence1\tsentence2\tscore\na\tb\t1.5\na\ta\t5\n",
-    }
-    for name, text in rows.items():
-        (tmp_path / "held-out" / name).mkdir(parents=True)
-        for split in ("train", "dev"):
-            (tmp_path / "held-out" / name / f"{split}.tsv").write_text(text, encoding="utf-8")
+    for split, one, other in (("train", "good", "bad"), ("dev", "fine", "dull")):
+        rows = {
+            "SST-2": f"sentence\tlabel\n{one}\t1\n{other}\t0\n",
+            "STS-B": f"sentence1\tsentence2\tscore\n{one}\t{other}\t1.5\n{one}\t{one}\t5\n",
+        }
+        for name, text in rows.items():
+            file = tmp_path / "held-out" / name / f"{split}.tsv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
     for words in prunes:
         assert "--task" in words
         # The parser refuses unknown flags and values; --dry-run does the rest without a download.
