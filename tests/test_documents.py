@@ -123,7 +123,7 @@ def test_commands_of_results_pages_resolve(tmp_path: Path, monkeypatch: pytest.M
     lines = [line for block in found for line in block.splitlines()]
     prunes = [shlex.split(line.split("#")[0]) for line in lines if line.startswith("smp prune ")]
     assert prunes
-    # A folder as benchmarks/hold_out.py makes it, with two rows a file.
+    # A folder as benchmarks/hold_out.py makes it, with two rows a file; no dev row is trained on.
     monkeypatch.chdir(tmp_path)
     rows = {
         "SST-2": "sentence\tlabel\ngood {0}\t1\nbad {0}\t0\n",

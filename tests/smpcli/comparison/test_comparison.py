@@ -372,10 +372,10 @@ def test_csv_keeps_every_digit(tmp_path: Path, make_run: MakeRun) -> None:
     assert float(first["std"]) == comparison.rows[0].std
     assert (first["n"], first["seeds"], first["task_bytes"]) == ("2", "0 1", "1331200")
     assert (second["std"], second["difference"], second["settings"]) == ("", "", "")
-    # Before version 3, pandas rounds what it reads unless it is told not to.
-    again = pd.read_csv(tmp_path / "out.csv", float_precision="round_trip")
+    # As text: before version 3, pandas rounds the numbers that it reads.
+    again = pd.read_csv(tmp_path / "out.csv", dtype=str)
     assert list(again.columns) == list(comparison.to_frame().columns)
-    assert again["mean"].tolist() == [row.mean for row in comparison.rows]
+    assert [float(mean) for mean in again["mean"]] == [row.mean for row in comparison.rows]
 
 
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r"])

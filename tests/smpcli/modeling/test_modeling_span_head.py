@@ -35,7 +35,7 @@ def pairs(tokenizer: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", MLM)
-def test_words_head_is_the_full_logits_of_no_and_yes_at_every_token(pico: Any, quiz: Any, name: str) -> None:
+def test_words_head_is_the_full_logits_of_yes_and_no_at_every_token(pico: Any, quiz: Any, name: str) -> None:
     model, tokenizer = span_model(pico, quiz, name, "auto")
     assert model.head == "words" and not model.own_parameters()
     inputs = pairs(tokenizer)
@@ -46,8 +46,8 @@ def test_words_head_is_the_full_logits_of_no_and_yes_at_every_token(pico: Any, q
         full = plain(**inputs).logits
         found = model(**inputs)
     assert found.shape == (2, 2, inputs["input_ids"].shape[1])
-    torch.testing.assert_close(found[:, 0], full[..., no], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found[:, 1], full[..., yes], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[:, 0], full[..., yes], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[:, 1], full[..., no], rtol=1e-5, atol=1e-5)
     model(**inputs).square().sum().backward()
     for path, parameter in model.backbone.base_model.named_parameters():
         if ".layer." in path and path.endswith("weight"):
