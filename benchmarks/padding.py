@@ -94,7 +94,7 @@ def main() -> None:
 
     settings = resolve(flags={"task": options.task, "data_dir": options.data_dir})
     data = load_data(settings.task, Path(options.data_dir) if options.data_dir else None)
-    tokenizer = load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(settings.run.model)
     encoded = encode(tokenizer, data.train, settings.max_length, settings.task.kind == "regression")
     found: dict[str, Any] = {"examples": len(encoded), "tokens an example": float(encoded.lengths.mean())}
     for batch in (32, 64):
@@ -105,8 +105,8 @@ def main() -> None:
     labels = encoded.labels.double().numpy()
     found["correlation of length and label"] = float(np.corrcoef(encoded.lengths, labels)[0, 1])
     for window, parts in ORDERS:
-        order = LengthBuckets(encoded.lengths, settings.batch_size, 0, window, parts)
-        named = f"batch {settings.batch_size}, window {window}, micro-batches {parts}"
+        order = LengthBuckets(encoded.lengths, settings.run.batch_size, 0, window, parts)
+        named = f"batch {settings.run.batch_size}, window {window}, micro-batches {parts}"
         found[named] = {"padding": padding(order), "scatter of the mean label": scatter(order, labels)}
     found[f"padding to {options.length}"] = 1 - float(encoded.lengths.mean()) / options.length
     found["tokenising"] = tokenising(tokenizer, data, settings.max_length)

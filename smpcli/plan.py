@@ -56,8 +56,8 @@ def step_counter() -> Callable[[Settings], int | None]:
 
     def count(settings: Settings) -> int | None:
         run = settings.run
-        if settings.max_steps is not None:
-            return int(settings.max_steps)
+        if settings.run.max_steps is not None:
+            return int(settings.run.max_steps)
         spans = settings.task.kind == "span"
         place = (run.task, run.data_dir, run.dev_file, *((run.model, run.max_length, run.stride) if spans else ()))
         if place not in rows:
@@ -84,7 +84,7 @@ def make_plan(settings: Settings) -> Plan:
     _check_words(settings)
     _check_teacher(settings)
     examples = _windows(settings, data) if task.kind == "span" else train
-    steps = count_steps(settings, examples) if examples is not None else settings.max_steps
+    steps = count_steps(settings, examples) if examples is not None else settings.run.max_steps
     weights = _count_weights(settings)
     schedule, others = _schedule(settings, steps), _published(settings)
     about, said = (describe(task, data), lines(task, data)) if data else (None, [])
@@ -107,11 +107,11 @@ def _schedule(settings: Settings, steps: int | None) -> list[tuple[int | None, f
     if not settings.pruner.prunes:
         return None
     pruner = settings.pruner(settings.method)
-    pruner.begin([], 1 - settings.sparsity)
+    pruner.begin([], 1 - settings.run.sparsity)
     return [
         (
             None if steps is None else steps * tenth // 10,
-            pruner.density(tenth / 10, 1 - settings.sparsity),
+            pruner.density(tenth / 10, 1 - settings.run.sparsity),
             pruner.penalty_weight(tenth / 10),
         )
         for tenth in range(11)
@@ -122,18 +122,18 @@ def _published(settings: Settings) -> list[PublishedRow]:
     from smpcli.comparison.published import published
 
     # What --task was given, not the name: a person's own sst2.csv is another task.
-    task, model = settings.run.task, settings.model
+    task, model = settings.run.task, settings.run.model
     dense = published(task, "dense", model=model)
     if not settings.pruner.prunes:
         return dense
-    return [*published(task, None, settings.sparsity, model=model, kd=settings.teacher is not None), *dense]
+    return [*published(task, None, settings.run.sparsity, model=model, kd=settings.run.teacher is not None), *dense]
 
 
 def _windows(settings: Settings, data: TaskData | None) -> int | None:
     """Windows to train on of a span task's contexts, where data and tokenizer are at hand to count them."""
     from smpcli.encoding.rows import encode_rows
 
-    tokenizer = _tokenizer(settings.model, data) if data is not None else None
+    tokenizer = _tokenizer(settings.run.model, data) if data is not None else None
     return None if data is None or tokenizer is None else len(encode_rows(tokenizer, data.train, settings))
 
 
@@ -141,7 +141,7 @@ def _cut(settings: Settings, data: TaskData | None) -> dict[str, Cut] | None:
     """What is cut off the texts of each set, where data and tokenizer are at hand to count it."""
     from smpcli.encoding.rows import foresee_cut
 
-    tokenizer = _tokenizer(settings.model, data) if data is not None else None
+    tokenizer = _tokenizer(settings.run.model, data) if data is not None else None
     if data is None or tokenizer is None:
         return None
     return {name: foresee_cut(tokenizer, rows, settings) for name, rows in {"train": data.train, **data.dev}.items()}
@@ -169,7 +169,7 @@ def _tokenizer(name: str, data: TaskData) -> Any | None:
 def _compute(settings: Settings) -> Compute:
     from smpcli.device import compute_of, make_accelerator
 
-    return compute_of(make_accelerator(settings.device), settings.precision)
+    return compute_of(make_accelerator(settings.run.device), settings.run.precision)
 
 
 def _check_words(settings: Settings) -> None:
@@ -179,17 +179,17 @@ def _check_words(settings: Settings) -> None:
     from smpcli.modeling.heads import word_ids
 
     task = settings.task
-    if not is_folder(Path(model_path(settings.model))):
+    if not is_folder(Path(model_path(settings.run.model))):
         return
-    if reads_words(settings.run.spec, task, load_config(settings.model, local_only=True)):
-        word_ids(load_tokenizer(settings.model), task.words, task.outputs, task.name)
+    if reads_words(settings.run.spec, task, load_config(settings.run.model, local_only=True)):
+        word_ids(load_tokenizer(settings.run.model), task.words, task.outputs, task.name)
 
 
 def _check_teacher(settings: Settings) -> None:
     """The teacher knows the task's labels, where it is at hand; a recipe's "name your own" may stay open here."""
     from smpcli.training.teacher import WANTED, check_teacher
 
-    if settings.teacher and settings.teacher != WANTED:
+    if settings.run.teacher and settings.run.teacher != WANTED:
         check_teacher(settings, local_only=True)
 
 
@@ -208,9 +208,9 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
         *("memory_bytes", "disk_bytes"),
     )
     try:
-        config = load_config(settings.model, local_only=True)
+        config = load_config(settings.run.model, local_only=True)
     except UserError:
-        if is_folder(Path(model_path(settings.model))):
+        if is_folder(Path(model_path(settings.run.model))):
             raise
         return dict.fromkeys(names)
     check_weights_at_hand(settings.run.spec, settings.task, config)
@@ -227,8 +227,8 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
         for name, parameter in model.named_parameters()
         if not name.startswith(model.base_model_prefix + ".")
     )
-    trained = total if pruner.trains_weights else head if settings.head == "classifier" else 0
-    kept = kept_weights(1 - settings.sparsity, prunable) if pruner.prunes else prunable
+    trained = total if pruner.trains_weights else head if settings.run.head == "classifier" else 0
+    kept = kept_weights(1 - settings.run.sparsity, prunable) if pruner.prunes else prunable
     # A trained number needs a gradient and AdamW's two moments; masking keeps W beside W', and a byte of mask.
     memory = FLOAT * (total + 3 * trained + 4 * scores)
     if pruner.prunes:
@@ -236,14 +236,14 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
         memory += FLOAT * prunable if pruner.trains_weights else 0
     memory += _activations(settings, config)
     weights = total if pruner.trains_weights else 0
-    best = settings.select == "best"
+    best = settings.run.select == "best"
     memory += FLOAT * weights + prunable if best else 0
-    disk = disk_need(trained + scores, weights, prunable, settings.checkpoint_every, best)
+    disk = disk_need(trained + scores, weights, prunable, settings.run.checkpoint_every, best)
     return dict(zip(names, (total, prunable, kept, trained, scores, memory, disk), strict=True))
 
 
 def _activations(settings: Settings, config: Any) -> int:
     """Activations kept for backward: 34 + 5 a s / h half-precision bytes a token, layer, unit (arXiv 2205.05198)."""
     length, hidden = settings.max_length, config.hidden_size
-    half = settings.batch_size * length * hidden * (34 + 5 * config.num_attention_heads * length / hidden)
+    half = settings.run.batch_size * length * hidden * (34 + 5 * config.num_attention_heads * length / hidden)
     return int(2 * half * config.num_hidden_layers)

@@ -125,11 +125,16 @@ class Settings:
     task: Task
     pruner: type[Pruner]
 
-    def __getattr__(self, name: str) -> Any:
-        # Reads settings.seed for settings.run.seed: the split is between rooms, not for readers.
-        if name.startswith("__") or name in ("run", "method", "task", "pruner"):
-            raise AttributeError(name)
-        return getattr(self.run, name)
+    @property
+    def max_length(self) -> int:
+        """Tokens that a text, or a window, is cut to: where the run names none, the task's."""
+        assert self.run.max_length is not None, "resolve() fills it in"
+        return self.run.max_length
+
+    @property
+    def stride(self) -> int | None:
+        """Tokens that windows of a long context share; None for other tasks than spans."""
+        return self.run.stride if self.task.kind == "span" else None
 
     def replace(self, **updates: Any) -> Settings:
         """These settings with some of the run's own changed."""

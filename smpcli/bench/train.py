@@ -89,13 +89,13 @@ class _Contestant:
             scheduler=self.scheduler,
             batches=self.session.accelerator.prepare(self.batches),
             steps=count,
-            final_density=1 - self.settings.sparsity,
+            final_density=1 - self.settings.run.sparsity,
             objective=task_objective(self.settings.task.kind),
-            max_grad_norm=self.settings.max_grad_norm,
+            max_grad_norm=self.settings.run.max_grad_norm,
             evaluate=lambda: NOTHING,
             evaluate_after=set(),
             on_step=note,
-            precision=self.settings.precision,
+            precision=self.settings.run.precision,
             accelerator=self.session.accelerator,
         )
         # The last call comes after the final mask and the final evaluation, which are no part of a step.
@@ -151,11 +151,11 @@ def _settings(method: str, case: Case) -> Settings:
 
 
 def _session(settings: Settings, case: Case) -> Session:
-    accelerator = make_accelerator(settings.device)
-    precision = resolve_precision(settings.precision, accelerator.device)
+    accelerator = make_accelerator(settings.run.device)
+    precision = resolve_precision(settings.run.precision, accelerator.device)
     settings = settings.replace(precision=precision)
     torch.manual_seed(0)
-    tokenizer = load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(settings.run.model)
     random = np.random.default_rng(0)
     count = 8 * case.batch_size
     ids = random.integers(len(tokenizer) // 2, len(tokenizer), (count, case.length)).tolist()

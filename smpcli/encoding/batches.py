@@ -150,8 +150,8 @@ class LengthBuckets(Sampler[list[int]]):
 
 def training_order(settings: Settings, encoded: Encoded, done: int = 0) -> LengthBuckets:
     """The order that a run's settings ask for, without its first `done` batches."""
-    buckets = settings.bucket_window, settings.micro_batches
-    return LengthBuckets(encoded.lengths, settings.batch_size, settings.seed, *buckets, done)
+    buckets = settings.run.bucket_window, settings.run.micro_batches
+    return LengthBuckets(encoded.lengths, settings.run.batch_size, settings.run.seed, *buckets, done)
 
 
 def tokens_together(device: torch.device) -> int:

@@ -24,6 +24,7 @@ SAMPLE = 2_000
 def encode_rows(tokenizer: Any, rows: Rows, settings: Settings) -> Encoded:
     """Tokenise the rows of any kind of task. Of questions there may be more windows than rows."""
     if isinstance(rows, Questions):
+        assert settings.stride is not None
         return encode_questions(tokenizer, rows, settings.max_length, settings.stride)
     return encode(tokenizer, rows, settings.max_length, settings.task.kind == "regression")
 

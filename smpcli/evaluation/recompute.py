@@ -78,7 +78,7 @@ def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
     directory = RunDir.open(path)
     settings, data = _settings_and_data(directory, data_dir)
     with _needed(f"{path} needs its base model again"):
-        load_config(settings.model)
+        load_config(settings.run.model)
     model, tokenizer = restore(directory, settings, data.labels)
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
     first = next(iter(dev.values()))
@@ -111,7 +111,7 @@ def _settings_and_data(directory: RunDir, data_dir: Path | None) -> tuple[Settin
         with _needed(f"{directory.path}, settings.yaml"):
             settings = resolve(flags=flags)
         with _needed(f"{directory.path} needs its data again"):
-            data = load_dev(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
+            data = load_dev(settings.task, _path(settings.run.data_dir), dev_file=_path(settings.run.dev_file))
     except UserError as error:
         raise _changed(changed[0], directory) if changed else error from None
     if data.digest != recorded.digest if data.digest else not data.digests.items() <= recorded.dev_digests.items():

@@ -63,12 +63,12 @@ def evaluate_mask(
     from smpcli.tasks.data import load_dev
 
     settings = dataclasses.replace(settings, task=_with_words(settings.task, words))
-    config = load_config(settings.model)
+    config = load_config(settings.run.model)
     matrices = find_prunable(outline(settings.run.spec, settings.task, config), config)
     masks = read_npy(file, {matrix.name: tuple(matrix.module.weight.shape) for matrix in matrices})
-    data = load_dev(settings.task, Path(settings.data_dir) if settings.data_dir else None)
-    tokenizer = load_tokenizer(settings.model)
-    where = make_accelerator(settings.device).device
+    data = load_dev(settings.task, Path(settings.run.data_dir) if settings.run.data_dir else None)
+    tokenizer = load_tokenizer(settings.run.model)
+    where = make_accelerator(settings.run.device).device
     pruned = build_model(settings.run.spec, settings.task, data.labels, tokenizer)
     apply_masks(pruned, masks, file)
     regression = settings.task.kind == "regression"

@@ -54,10 +54,10 @@ def restore(directory: RunDir, settings: Settings, labels: list[str]) -> tuple[T
 
     Raises UserError when the base model is another than the run's, or a file doesn't fit it.
     """
-    tokenizer = load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(settings.run.model)
     model = build_model(settings.run.spec, _as_trained(settings.task, directory.result.model), labels, tokenizer)
     read_alike(model, tokenizer, directory.result.data.special_tokens)
-    require_base(model, directory.result.model.digest, settings.model, directory.path)
+    require_base(model, directory.result.model.digest, settings.run.model, directory.path)
     head = directory.read_tensors("head.safetensors") if directory.has("head.safetensors") else {}
     if missing := model.own_parameters().keys() - head.keys():
         raise UserError(f"{directory.path}: head.safetensors lacks {min(missing)}")

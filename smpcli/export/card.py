@@ -94,8 +94,9 @@ def _metadata(run: Reopened, about: About, verified: Verified) -> dict[str, Any]
     """The front matter: what the hub indexes, the metrics in `model-index` form among it."""
     settings = run.settings
     task, source = settings.task, settings.task.source
-    base = HUB_NAMES.get(settings.model, settings.model)
-    on_hub = settings.model in HUB_NAMES or (settings.model not in EMBEDDED and not Path(settings.model).exists())
+    model = settings.run.model
+    base = HUB_NAMES.get(model, model)
+    on_hub = model in HUB_NAMES or (model not in EMBEDDED and not Path(model).exists())
     dataset = {"name": task.name, "type": source.hub or task.name}
     if source.config:
         dataset["config"] = source.config
@@ -131,7 +132,7 @@ def _body(run: Reopened, about: About, verified: Verified, size: int, latency: f
     examples = ", ".join(f"{count:,} {text(split)}" for split, count in result.data.dev.items())
     method = f"[{text(pruner.title)}]({pruner.paper})" if _is_link(pruner.paper) else text(pruner.title)
     # A folder's whole path is nobody's business.
-    base = settings.model if settings.model in EMBEDDED else Path(settings.model).name
+    base = settings.run.model if settings.run.model in EMBEDDED else Path(settings.run.model).name
     yield f"# {text(settings.task.name)}: {text(base)} with {result.run.remaining:.1%} of its weights"
     yield (
         f"{text(settings.task.title)}\n\nPruned with {method} by `smp`: {result.weights.kept:,} of "

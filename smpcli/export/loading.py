@@ -42,6 +42,6 @@ def _from_run(path: Path, model: str | None) -> Ready:
     settings = resolve(flags={**directory.settings, **({"model": model} if model else {})})
     task = settings.task
     pruned, tokenizer = restore(directory, settings, task.labels)
-    stride = settings.stride if task.kind == "span" else None
+    stride = settings.stride
     how = settings.max_length, task.pair is not None, stride, directory.result.data.special_tokens
     return Ready(pruned, tokenizer, task.name, task.labels, *how)

@@ -16,7 +16,7 @@ _SURROUNDINGS = ("auto_map", "is_local", "local_files_only")
 
 def longest_text(run: Reopened) -> int:
     """Tokens that a text of the run's task is cut to: never more than the model has positions for."""
-    wanted: int = run.settings.max_length
+    wanted = run.settings.max_length
     return min(wanted, limits_of(run.model).positions or wanted)
 
 
@@ -28,7 +28,7 @@ def save_tokenizer(run: Reopened, folder: Path, inputs: Sequence[str] | None = N
     that may be less than what the tokenizer makes.
     """
     tokenizer = copy.deepcopy(run.tokenizer)
-    length, stride = longest_text(run), run.settings.stride if run.settings.task.kind == "span" else None
+    length, stride = longest_text(run), run.settings.stride
     for key in (*_STATE, *_SURROUNDINGS):
         tokenizer.init_kwargs.pop(key, None)
     if getattr(tokenizer, "auto_map", None):

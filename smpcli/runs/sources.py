@@ -17,7 +17,7 @@ def files_of(settings: Settings) -> dict[str, dict[str, Any]]:
     """Path -> bytes and sha256 of a task file and of the data files that it, or --task, names; none for built-ins."""
     source = settings.task.source
     named = [Path(settings.run.task)] if Path(settings.run.task).is_absolute() else []
-    named += [Path(path) for path in (source.file, settings.dev_file or source.dev_file) if path]
+    named += [Path(path) for path in (source.file, settings.run.dev_file or source.dev_file) if path]
     return {str(path.absolute()): _state(path) for path in named}
 
 

@@ -127,4 +127,4 @@ def _calibrate(job: Job) -> Cost:
     step = (trained[-1] - trained[WARM_UP - 1]) / MEASURED
     evaluation = clock.phases["saving"] - trained[-1]
     setup = clock.phases["training"] - begun + ended - clock.phases["saving"]
-    return Cost(step, setup + job.settings.evaluations * evaluation, f"{MEASURED} steps of calibration")
+    return Cost(step, setup + job.settings.run.evaluations * evaluation, f"{MEASURED} steps of calibration")

@@ -204,6 +204,6 @@ def _named(settings: Settings) -> Job:
     from smpcli.device import make_accelerator, resolve_precision
     from smpcli.training.run import run_id
 
-    if settings.precision == "auto":
-        settings = settings.replace(precision=resolve_precision("auto", make_accelerator(settings.device).device))
+    if settings.run.precision == "auto":
+        settings = settings.replace(precision=resolve_precision("auto", make_accelerator(settings.run.device).device))
     return Job(run_id(settings), settings)

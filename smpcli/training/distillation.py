@@ -118,14 +118,14 @@ def distil(
         seen = np.concatenate([np.asarray(batch) for batch in islice(iter(sampler), steps)])
     logits = teacher_logits(teacher.model.to(device), asked, seen, device)[:, teacher.order]
     about = {
-        "name": settings.teacher,
+        "name": settings.run.teacher,
         "digest": digest_weights(teacher.model.state_dict()),
-        "weight": settings.teacher_weight,
-        "temperature": settings.teacher_temperature,
-        "kl": settings.teacher_kl,
+        "weight": settings.run.teacher_weight,
+        "temperature": settings.run.teacher_temperature,
+        "kl": settings.run.teacher_kl,
     }
     objective = distilled_objective(
-        task.kind, settings.teacher_weight, settings.teacher_temperature, settings.teacher_kl
+        task.kind, settings.run.teacher_weight, settings.run.teacher_temperature, settings.run.teacher_kl
     )
     return Distillation(carry(train_set, logits), objective, about)
 
@@ -145,14 +145,14 @@ def _in_teachers_words(
         )
         if not alike:
             raise UserError(
-                f"teacher {settings.teacher} reads other tokens than {settings.model}, so their spans differ: "
-                "take a teacher with the same tokenizer"
+                f"teacher {settings.run.teacher} reads other tokens than {settings.run.model}, so their spans "
+                "differ: take a teacher with the same tokenizer"
             )
         check_encoded(limits_of(teacher.model, train_set.columns), [train_set], "take a teacher with more positions")
         return train_set
     length = min(settings.max_length, limits_of(teacher.model).positions or settings.max_length)
     assert isinstance(data.train, Examples)
-    if not is_run(Path(settings.teacher)):  # a run reads as it did
+    if not is_run(Path(str(settings.run.teacher))):  # a run reads as it did
         read_specials(teacher.tokenizer, held_in_every(teacher.tokenizer, data.train.whole_texts()))
     asked = encode(teacher.tokenizer, data.train, length, kind == "regression")
     check_encoded(limits_of(teacher.model, asked.columns), [asked])

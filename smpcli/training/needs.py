@@ -18,10 +18,11 @@ FLOAT = 4
 
 def count_steps(settings: Settings, examples: int) -> int:
     """Training steps: max_steps, or epochs times batches an epoch (the last batch may be smaller)."""
-    if settings.max_steps is not None:
-        return int(settings.max_steps)
-    batches: int = math.ceil(examples / settings.batch_size)
-    return max(1, round(float(settings.epochs) * batches))
+    if settings.run.max_steps is not None:
+        return settings.run.max_steps
+    assert settings.run.epochs is not None, "resolve() fills it in"
+    batches = math.ceil(examples / settings.run.batch_size)
+    return max(1, round(settings.run.epochs * batches))
 
 
 def disk_need(

@@ -22,7 +22,7 @@ def refuse_others(settings: Settings, output: Path) -> None:
     from smpcli.training.checkpoint import INDEX, setting_differences
     from smpcli.training.run import run_id
 
-    precision = resolve_precision(settings.precision, make_accelerator(settings.device).device)
+    precision = resolve_precision(settings.run.precision, make_accelerator(settings.run.device).device)
     settings = settings.replace(precision=precision)
     if (output / run_id(settings)).exists():
         return

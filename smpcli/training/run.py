@@ -48,7 +48,7 @@ def run_id(settings: Settings) -> str:
     """The run's folder: readable, and the same for the same settings."""
     from smpcli.runs.rundir import digest
 
-    name = f"{settings.task.name}-{settings.pruner.name}-{settings.sparsity:g}-seed{settings.seed}"
+    name = f"{settings.task.name}-{settings.pruner.name}-{settings.run.sparsity:g}-seed{settings.run.seed}"
     # The name of a person's own file may hold anything.
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}-{digest(settings.digested())[:8]}"
 
@@ -87,9 +87,9 @@ def run(
     from smpcli.training.checkpoint import read as read_checkpoint
     from smpcli.training.session import prepare
 
-    accelerator = make_accelerator(settings.device, track, output / track if track else None)
+    accelerator = make_accelerator(settings.run.device, track, output / track if track else None)
     writes = accelerator.is_main_process
-    compute = compute_of(accelerator, settings.precision)
+    compute = compute_of(accelerator, settings.run.precision)
     settings = settings.replace(precision=compute.precision)
     path = output / run_id(settings)
     if resume and (path / RESULT).exists():
@@ -98,12 +98,12 @@ def run(
     _note(progress, str(compute))
     progress.phase("data")
     saved = read_checkpoint(path / CHECKPOINT) if resume else None
-    data = load_data(settings.task, _path(settings.data_dir), dev_file=_path(settings.dev_file))
+    data = load_data(settings.task, _path(settings.run.data_dir), dev_file=_path(settings.run.dev_file))
     # Now, as they may be gone when the run ends.
     files = files_of(settings)
     _note_blind_metrics(settings, data, progress)
     progress.phase("model")
-    set_seed(settings.seed)
+    set_seed(settings.run.seed)
     session = prepare(settings, data, accelerator, progress.phase)
     if session.remark:
         _note(progress, session.remark)
@@ -169,9 +169,9 @@ def _carry_out(
         checkpoints = Checkpoints(
             directory.path / CHECKPOINT,
             identity,
-            every=settings.checkpoint_every,
+            every=settings.run.checkpoint_every,
             metric=settings.task.metric,
-            final=1 - settings.sparsity,
+            final=1 - settings.run.sparsity,
             rows=lambda: directory.rows,
             interruption=interruption,
             resume=_resume_command(directory.path),
@@ -237,8 +237,8 @@ def _check_disk(session: Session, output: Path, progress: RunObserver) -> None:
     scores = sum(part.numel() for layer in session.layers for part in layer.score_parameters())
     weights = trained if session.pruner.trains_weights else 0
     settings = session.settings
-    best = settings.select == "best"
-    need = disk_need(trained + scores, weights, session.prunable, settings.checkpoint_every, best)
+    best = settings.run.select == "best"
+    need = disk_need(trained + scores, weights, session.prunable, settings.run.checkpoint_every, best)
     place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free < need:
@@ -256,12 +256,12 @@ def _check_masks(session: Session) -> list[str]:
 
     if not session.layers:
         return []
-    wanted, found = kept_weights(1 - session.settings.sparsity, session.prunable), kept(session.layers)
+    wanted, found = kept_weights(1 - session.settings.run.sparsity, session.prunable), kept(session.layers)
     nonzero = sum(int(layer.effective.count_nonzero()) for layer in session.layers)
     if found != wanted or nonzero > wanted:
         raise UserError(
             f"method '{session.pruner.name}' left {found:,} weights in its masks and {nonzero:,} in the model, where "
-            f"a sparsity of {session.settings.sparsity:g} leaves {wanted:,}: the method is at fault"
+            f"a sparsity of {session.settings.run.sparsity:g} leaves {wanted:,}: the method is at fault"
         )
     return [f"nothing is left of {layer.name}: its mask is empty" for layer in session.layers if not layer.mask.any()]
 
@@ -325,10 +325,10 @@ def _result(
             "id": directory.path.name,
             "method": settings.pruner.name,
             "task": settings.task.name,
-            "model": settings.model,
-            "sparsity": settings.sparsity,
+            "model": settings.run.model,
+            "sparsity": settings.run.sparsity,
             "remaining": count / session.prunable,
-            "seed": settings.seed,
+            "seed": settings.run.seed,
             "settings_digest": digest(settings.digested()),
             "command": _command(),
             "started": started.isoformat(timespec="seconds"),
@@ -357,14 +357,14 @@ def _result(
             **describe(settings.task, data),
         },
         "model": {
-            "name": settings.model,
+            "name": settings.run.model,
             "digest": session.base_digest,
             "head": session.model.head,
             **({"words": settings.task.words} if session.model.head == "words" else {}),
         },
         "training": {
             "steps": session.steps,
-            "batch_size": settings.batch_size,
+            "batch_size": settings.run.batch_size,
             "seconds_per_step": summary.seconds / session.steps,
             "metric_history": [[step, found[metric]] for step, found in summary.history],
             **({"teacher": session.teacher} if session.teacher else {}),

@@ -105,14 +105,14 @@ class Session:
         settings, accelerator = self.settings, self.accelerator
         optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, self.steps)
         state = self.state(optimizer, scheduler)
-        best = Best(state, self.pruner, settings.task.metric) if settings.select == "best" else None
+        best = Best(state, self.pruner, settings.task.metric) if settings.run.select == "best" else None
         if checkpoints is not None:
             checkpoints.attach(state, best)
         done = checkpoints.start.step if checkpoints is not None else 0
         part, parts = accelerator.process_index, accelerator.num_processes
         order = training_order(settings, self.train_set, done)
         together = tokens_together(accelerator.device)
-        batches: Any = training_loader(self.train_set, order, part, parts, settings.data_workers, together)
+        batches: Any = training_loader(self.train_set, order, part, parts, settings.run.data_workers, together)
         model, optimizer = accelerator.prepare(self.model, optimizer)
         # The loader has divided the batches itself; Accelerate would make them more, not smaller.
         batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True)
@@ -132,6 +132,7 @@ class Session:
         best: Best | None,
     ) -> Summary:
         settings, accelerator = self.settings, self.accelerator
+        evaluations = settings.run.evaluations
         return train(
             model=model,
             pruner=self.pruner,
@@ -141,14 +142,13 @@ class Session:
             scheduler=scheduler,
             batches=batches,
             steps=self.steps,
-            final_density=1 - settings.sparsity,
+            final_density=1 - settings.run.sparsity,
             objective=self.objective,
-            max_grad_norm=settings.max_grad_norm,
+            max_grad_norm=settings.run.max_grad_norm,
             evaluate=self.evaluate,
-            evaluate_after={self.steps * part // settings.evaluations for part in range(1, settings.evaluations)}
-            - {0},
+            evaluate_after={self.steps * part // evaluations for part in range(1, evaluations)} - {0},
             on_step=on_step,
-            precision=settings.precision,
+            precision=settings.run.precision,
             accelerator=accelerator,
             watch=checkpoints,
             best=best,
@@ -167,17 +167,17 @@ def prepare(
     settings: Settings, data: TaskData, accelerator: Accelerator, phase: Callable[[str], None] = lambda name: None
 ) -> Session:
     """Tokenise, load the model, make its head, find the prunable layers, attach the method to them, ask a teacher."""
-    check_batch(settings.batch_size, accelerator)
-    if settings.teacher:
+    check_batch(settings.run.batch_size, accelerator)
+    if settings.run.teacher:
         check_teacher(settings)
-    tokenizer = load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(settings.run.model)
     held = held_in_every(tokenizer, data.train.whole_texts())
     read_specials(tokenizer, held)
     train_set = encode_rows(tokenizer, data.train, settings)
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
     session = assemble(settings, data.labels, tokenizer, train_set, dev, accelerator, held)
     session.remark = remark(tokenizer, data.train.whole_texts(), held, session.model.mask_id is not None)
-    if settings.teacher:
+    if settings.run.teacher:
         phase("teacher")
         distilled = distil(settings, data, train_set, tokenizer, session.steps, accelerator.device)
         session.train_set, session.objective, session.teacher = (
@@ -203,12 +203,12 @@ def assemble(
     read_alike(model, tokenizer, special_tokens)
     check_encoded(limits_of(model, train_set.columns), [train_set, *dev.values()])
     base_digest = model.base_digest()
-    setup = list(_setup_batches(train_set, settings.seed, device))
+    setup = list(_setup_batches(train_set, settings.run.seed, device))
     if model.head == "prototype":
         if isinstance(model, SpanModel):
-            set_span_prototypes(model, setup, settings.head_scale)
+            set_span_prototypes(model, setup, settings.run.head_scale)
         else:
-            set_prototypes(model, setup, settings.head_scale)
+            set_prototypes(model, setup, settings.run.head_scale)
     pruner = settings.pruner(settings.method)
     layers = masked_layers(model.backbone, model.config)
     prunable = sum(layer.weight.numel() for layer in layers)
@@ -219,7 +219,7 @@ def assemble(
         spread = setup[:: max(1, len(setup) // STATISTICS_BATCHES)]
         statistics = input_statistics(model, layers, (inputs for inputs, _ in spread))
     attach(pruner, layers, statistics)
-    start_alike(layers, accelerator, settings.seed)
+    start_alike(layers, accelerator, settings.run.seed)
     weights = trained_weights(pruner, model, layers)
     compute = _forward(model, train_set, device)
     _check_reached(layers, compute, model.config.model_type)

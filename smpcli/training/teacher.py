@@ -61,12 +61,13 @@ def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | N
     from smpcli.modeling.backbone import check_base, load_config, model_path
     from smpcli.runs.rundir import RunDir, is_run
 
-    name, task = settings.teacher, settings.task
+    name, task = settings.run.teacher, settings.task
+    assert name is not None
     kind: str = task.kind
     if name == WANTED:
         raise UserError(
             "this recipe distils from a teacher of your own: make one with "
-            f"`smp finetune --task {task.name} --model {settings.model}`, then add --set teacher=ITS_FOLDER"
+            f"`smp finetune --task {task.name} --model {settings.run.model}`, then add --set teacher=ITS_FOLDER"
         )
     if is_run(Path(name)):
         other = _run_settings(RunDir.open(Path(name))).task
@@ -109,7 +110,8 @@ def load_teacher(settings: Settings) -> Teacher:
     from smpcli.modeling.padding import check_padding
     from smpcli.runs.rundir import RunDir, is_run
 
-    name, task = settings.teacher, settings.task
+    name, task = settings.run.teacher, settings.task
+    assert name is not None
     order = check_teacher(settings)
     assert order is not None
     if is_run(Path(name)):

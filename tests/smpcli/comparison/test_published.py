@@ -276,4 +276,4 @@ def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:
 @given(st.sampled_from(ROWS), st.integers(0, 99))
 @settings(max_examples=20)
 def test_any_sparsity_goes_with_any_row(name: str, percent: int) -> None:
-    assert resolve(name, flags={"task": "sst2", "sparsity": percent / 100}).sparsity == percent / 100
+    assert resolve(name, flags={"task": "sst2", "sparsity": percent / 100}).run.sparsity == percent / 100

@@ -104,13 +104,13 @@ def test_a_large_set_is_sampled_from_end_to_end(
     settings = resolve(flags={"task": str(long_file), "model": str(pico("bert")), "max_length": 4})
     rows = Examples(["a"] * 5 + ["the film was good"] * 5, None, [0, 1] * 5)
     # Rows 0, 3, 6, 9: two of three tokens, two of six.
-    found = foresee_cut(load_tokenizer(settings.model), rows, settings)
+    found = foresee_cut(load_tokenizer(settings.run.model), rows, settings)
     assert found == Cut("texts", 4, examples=4, cut=2, tokens=18, lost=4, of=10)
 
 
 def test_questions_are_cut_and_contexts_are_not(pico: Any, quiz: Path) -> None:
     settings = resolve(flags={"task": str(quiz), "model": str(pico("bert")), "max_length": 100, "stride": 8})
-    tokenizer = load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(settings.run.model)
     data = local_data(settings.task, None)
     assert data is not None and isinstance(data.train, Questions)
     rows = data.train.take([0, 1])

@@ -46,7 +46,7 @@ def pruned(pico: Any, sentiment: Any, name: str, head: str, density: float = 0.0
     """A stock model with random masks, and its tokenizer."""
     task = str(sentiment.words if head == "words" else sentiment.csv)
     settings = resolve(flags={"task": task, "model": str(pico(name)), "head": head})
-    tokenizer = load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(settings.run.model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model(settings.run.spec, settings.task, ["negative", "positive"], tokenizer).eval()

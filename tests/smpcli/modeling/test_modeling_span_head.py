@@ -18,7 +18,7 @@ MLM = ["bert-mlm", "roberta", "distilbert", "electra", "mpnet"]
 
 def span_model(pico: Any, quiz: Any, name: str, head: str) -> tuple[SpanModel, Any]:
     settings = resolve(flags={"task": str(quiz), "model": str(pico(name)), "head": head, "stride": 8})
-    tokenizer = load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(settings.run.model)
     torch.manual_seed(0)
     model = build_model(settings.run.spec, settings.task, [], tokenizer)
     assert isinstance(model, SpanModel)

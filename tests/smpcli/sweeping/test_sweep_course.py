@@ -197,7 +197,7 @@ def test_what_is_finished_is_known_by_its_settings(
     half = make(grid, 0.9)
     (half / "result.json").unlink()
     make(grid, 0.9, seed=1)
-    half_run = {run.job.settings.sparsity: run for run in api.plan_sweep(grid, output=tmp_path / "results")}
+    half_run = {run.job.settings.run.sparsity: run for run in api.plan_sweep(grid, output=tmp_path / "results")}
     assert (half_run[0.5].state, half_run[0.5].before, half_run[0.5].path) == ("finished", True, made)
     assert (half_run[0.9].state, half_run[0.9].path) == ("waiting", half)
     assert half_run[0.9].steps == 8
@@ -235,7 +235,7 @@ def test_calibration_makes_a_few_steps_and_leaves_nothing(
     from smpcli.training import run as running
 
     def count(settings: Any, *args: Any) -> RunDir:
-        made.append(settings.max_steps)
+        made.append(settings.run.max_steps)
         return once(settings, *args)
 
     once = running.run

@@ -25,7 +25,7 @@ def jobs(folder: Path, **content: Any) -> list[Job]:
 
 
 def what(job: Job) -> tuple[Any, ...]:
-    return (job.settings.task.name, job.settings.pruner.name, job.settings.sparsity, job.settings.seed)
+    return (job.settings.task.name, job.settings.pruner.name, job.settings.run.sparsity, job.settings.run.seed)
 
 
 def test_every_combination_once_and_one_dense_run_for_all_sparsities(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_every_combination_once_and_one_dense_run_for_all_sparsities(tmp_path: P
     } | {(task, "dense", 0.0, seed) for task, seed in itertools.product(("sst2", "rte"), (3, 1))}
     assert {what(job) for job in found} == expected and len(found) == len(expected)
     # A whole table of the first seed comes before any of the second.
-    assert [job.settings.seed for job in found] == [3] * 10 + [1] * 10
+    assert [job.settings.run.seed for job in found] == [3] * 10 + [1] * 10
 
 
 def test_a_job_is_the_run_that_prune_would_make(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_a_list_is_an_axis_and_a_method_without_the_setting_has_one_run(tmp_path
         settings={**SHORT, "penalty": [0, 400], "max_length": 64},
     )
     dense = [job.settings for job in found if job.settings.pruner.name == "dense"]
-    assert sorted(settings.batch_size for settings in dense) == [8, 16]
+    assert sorted(settings.run.batch_size for settings in dense) == [8, 16]
     smp = {
-        (job.settings.batch_size, job.settings.method.penalty, job.settings.method.init)
+        (job.settings.run.batch_size, job.settings.method.penalty, job.settings.method.init)
         for job in found
         if job.settings.pruner.name == "smp"
     }
@@ -84,13 +84,13 @@ def test_nearer_settings_win_and_the_length_is_one_setting(tmp_path: Path) -> No
     )
     seen = {
         (job.settings.pruner.name, job.settings.task.name): (
-            job.settings.max_steps,
-            job.settings.epochs,
-            job.settings.evaluations,
+            job.settings.run.max_steps,
+            job.settings.run.epochs,
+            job.settings.run.evaluations,
         )
         for job in found
     }
-    quick = resolve(recipe="quick", flags={"task": "rte"}).max_steps
+    quick = resolve(recipe="quick", flags={"task": "rte"}).run.max_steps
     assert seen == {
         ("magnitude", "rte"): (quick, None, 3),
         ("magnitude", "mrpc"): (None, 2, 3),
@@ -103,7 +103,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump({"methods": ["smp"], "tasks": ["rte"], "settings": {"epochs": [1, 2]}}))
     found = expand(read_sweep(str(file)), tmp_path, {"max_steps": 9, "precision": "fp32"})
-    assert [(job.settings.max_steps, job.settings.epochs) for job in found] == [(9, None)]
+    assert [(job.settings.run.max_steps, job.settings.run.epochs) for job in found] == [(9, None)]
 
 
 def test_a_teacher_comes_first_and_its_folder_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,11 +123,11 @@ def test_a_teacher_comes_first_and_its_folder_is_handed_on(tmp_path: Path, monke
     assert [job.settings.pruner.name for job in found] == ["dense", "smp", "smp"] * 2
     for group in (found[:3], found[3:]):
         dense, *taught = group
-        assert dense.teacher is None and dense.settings.teacher is None
+        assert dense.teacher is None and dense.settings.run.teacher is None
         assert dense.settings.method.weights_lr == 2e-4
         for job in taught:
-            assert job.teacher == dense.id and job.settings.seed == dense.settings.seed
-            assert job.settings.teacher == str(tmp_path / "results" / dense.id)
+            assert job.teacher == dense.id and job.settings.run.seed == dense.settings.run.seed
+            assert job.settings.run.teacher == str(tmp_path / "results" / dense.id)
     assert len({job.id for job in found}) == 6
 
 
