@@ -68,6 +68,7 @@ def _words_model(
             raise
         return None
     if missing:
+        _refuse_half_a_head(backbone, missing, settings.model)
         if wanted:
             raise UserError(
                 f"{spec.name} has no trained language-model head for label words: use --set head=prototype"
@@ -75,6 +76,19 @@ def _words_model(
         return None
     ids = word_ids(tokenizer, task.words, output_names(task.kind, labels or task.labels), task.name)
     return _words_form(backbone, task.kind, ids, tokenizer.mask_token_id, tokenizer.pad_token_id)
+
+
+def _refuse_half_a_head(backbone: Any, missing: set[str], name: str) -> None:
+    """A language-model head of which the checkpoint holds only a part is damaged. Raises UserError."""
+    inner = f"{backbone.base_model_prefix}."
+    head = {key for key, _ in backbone.named_parameters() if not key.startswith(inner)}
+    if head - missing:
+        raise UserError(
+            one_line(
+                f"{name} lacks {min(missing)} of its language-model head and holds the rest: take a whole "
+                "checkpoint, or read labels without that head (--set head=prototype)"
+            )
+        )
 
 
 def _words_form(backbone: Any, kind: str, ids: list[int], mask_id: int | None, padding: int | None) -> TaskModel:

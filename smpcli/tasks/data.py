@@ -236,8 +236,8 @@ def _finish(
         if missing:
             raise UserError(f"{name}: no row to train on has the label '{missing[0]}'")
     digest = _digest(task.labels, {"train": train, **dev})
-    learned = set(train.split_keys())
-    overlap = {split: sum(key in learned for key in rows.split_keys()) for split, rows in dev.items()}
+    learned = set(train.text_keys())
+    overlap = {split: sum(key in learned for key in rows.text_keys()) for split, rows in dev.items()}
     return TaskData(train, dev, list(task.labels), origin, digest, _dev_digests(task, dev), left_out, overlap)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from smpcli.errors import UserError, one_line, visible
 from smpcli.tasks import own
-from smpcli.tasks.labels import difference, key, number, shown_apart
+from smpcli.tasks.labels import difference, fold, key, number, shown_apart
 from smpcli.tasks.tables import Table, shown
 from smpcli.tasks.task import Task
 from smpcli.tasks.texts import prepared
@@ -50,8 +50,16 @@ class Examples:
         ]
 
     def repeat_keys(self) -> list[bytes]:
-        """Equal for rows that ask the same: here the keys of a split."""
-        return self.split_keys()
+        """Equal for rows that ask the same, whatever their case, spacing, Unicode form and invisible characters."""
+        pairs = self.pairs or [""] * len(self)
+        return [
+            hashlib.sha256(f"{fold(text)}\t{fold(pair)}".encode("utf-8", "surrogatepass")).digest()
+            for text, pair in zip(self.texts, pairs, strict=True)
+        ]
+
+    def text_keys(self) -> list[bytes]:
+        """Equal for rows whose texts are the same: of the same text nothing else is asked."""
+        return self.repeat_keys()
 
     def canonical(self, labels: list[str]) -> Iterator[Any]:
         """Each row as JSON takes it, for the digest of the data; labels by name."""

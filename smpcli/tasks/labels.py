@@ -15,6 +15,9 @@ MINUS_ONE, DASH = "-1", "-"
 MISSING = {"nan", "null", "<na>", "#n/a"}
 MISSING_NUMBERS = MISSING | {"na", "n/a", "none", "?"}
 
+# Hyphens, dashes and the minus sign, which most fonts draw alike.
+DASHES = dict.fromkeys([*range(0x2010, 0x2016), 0x2212], DASH)
+
 
 def number(label: str) -> float | None:
     """The number that a label is, NaN and infinities too; None when it is none."""
@@ -25,8 +28,11 @@ def number(label: str) -> float | None:
 
 
 def fold(text: str) -> str:
-    """NFKC without case, invisible characters and surplus white space."""
+    """NFKC without case, invisible characters and surplus white space; every dash and minus sign is a hyphen."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.casefold().split())
     seen = "".join(char for char in unicodedata.normalize("NFKC", text) if char.isspace() or not invisible(char))
+    seen = seen.translate(DASHES)
     return " ".join(unicodedata.normalize("NFKC", seen.casefold()).split())
 
 
@@ -59,6 +65,7 @@ def difference(one: str, other: str) -> str:
         "differ in white space only": lambda text: " ".join(text.split()),
         "differ in invisible characters only": lambda text: "".join(c for c in text if not invisible(c)),
         "differ in Unicode form only": lambda text: unicodedata.normalize("NFKC", text),
+        "differ in the kind of dash only": lambda text: text.translate(DASHES),
         "differ in case only": str.casefold,  # last, as it takes some ligatures apart, too
     }
     for said, way in ways.items():

@@ -60,6 +60,10 @@ class Questions:
         """A hash of each question's context: all questions on a context stay on one side of a split."""
         return [hashlib.sha256(" ".join(text.casefold().split()).encode()).digest() for text in self.contexts]
 
+    def text_keys(self) -> list[bytes]:
+        """Equal for questions on the same context."""
+        return self.split_keys()
+
     def repeat_keys(self) -> list[bytes]:
         """Equal for rows that ask the same of the same context, in other case or spacing too."""
         return [

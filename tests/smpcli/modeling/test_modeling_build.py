@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,21 @@ def test_an_hf_export_without_its_head_is_refused(pico: Any, sentiment: Any, tmp
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"lacks classifier\.bias of its head: export the run again"):
         load(folder)
+
+
+@pytest.mark.parametrize("lost", ["cls.predictions.transform.dense.weight", "cls.predictions.bias"])
+def test_half_a_language_model_head_is_refused_and_not_replaced(
+    pico: Any, sentiment: Any, tmp_path: Path, lost: str
+) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(pico("bert-mlm"), folder)
+    state = load_file(folder / "model.safetensors")
+    # Its bias is stored under two names.
+    names = {lost, lost.replace("predictions.bias", "predictions.decoder.bias")}
+    kept = {key: tensor for key, tensor in state.items() if key not in names}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=rf"lacks {lost} of its language-model head"):
+        build(lambda name: name, sentiment.words, str(folder), head="auto")
+    bare = {key: tensor for key, tensor in state.items() if not key.startswith("cls.")}
+    save_file(bare, folder / "model.safetensors", {"format": "pt"})
+    assert build(lambda name: name, sentiment.words, str(folder), head="auto").head == "prototype"

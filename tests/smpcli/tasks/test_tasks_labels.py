@@ -44,6 +44,8 @@ def load(path: Path, dev: Path | None = None) -> TaskData:
         ("so so", "so\u00a0so", r"'so so' and 'so\xa0so' differ in white space only"),
         ("so so", "so\tso", r"'so so' and 'so\tso' differ in white space only"),
         ("Stra\u00dfe", "STRASSE", "differ in case only"),
+        ("semi-good", "semi\u2010good", "differ in the kind of dash only"),
+        ("-2", "\u22122", "differ in the kind of dash only"),
         ("pos", "\uff30os\u200b", r"'pos' and 'Ｐos\u200b' look alike"),
         ("1", "1.", "'1' and '1.' are the same number"),
         ("1", "01", "'1' and '01' are the same number"),
@@ -240,6 +242,15 @@ def test_a_dev_file_that_holds_the_training_texts_is_refused(tmp_path: Path) -> 
     data = load(train, copy)
     assert data.overlap == {"dev": 2}
     assert lines(find_task(str(train)), data)[-1] == "2 of 3 dev texts are trained on, too"
+
+
+def test_a_text_with_what_nobody_sees_is_the_same_text(tmp_path: Path) -> None:
+    texts = ["a caf\u00e9 film", "so good", "dull \u2013 very"]
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\n" + "".join(f"{text},{n % 2}\n" for n, text in enumerate([*texts, "bad"])))
+    dev = tmp_path / "dev.csv"
+    dev.write_text("text,label\na cafe\u0301 film,0\nso\u200b good,1\ndull - very,0\nnew,1\n", encoding="utf-8")
+    assert load(train, dev).overlap == {"dev": 3}
 
 
 def test_pairs_overlap_as_pairs(tmp_path: Path) -> None:
