@@ -68,7 +68,7 @@ def _words_model(
             raise
         return None
     if missing:
-        _refuse_half_a_head(backbone, missing, settings.model)
+        _refuse_half_a_head(backbone, missing, spec.name)
         if wanted:
             raise UserError(
                 f"{spec.name} has no trained language-model head for label words: use --set head=prototype"
