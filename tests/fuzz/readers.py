@@ -323,11 +323,14 @@ def _npy_seeds() -> list[bytes]:
 
 
 def _token_seeds() -> list[bytes]:
+    import numpy as np
+
     from smpcli.encoding.tokens import _write
 
     folder = Path(tempfile.mkdtemp(prefix="smp-fuzz-"))
     rows = [[2, 5, 3], [2, 6, 7, 3], [2, 3]]
-    _write(folder / "x", {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
+    columns = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
+    _write(folder / "x", columns, np.array([0, 2, 0], dtype=np.uint32))
     found = (folder / "x").read_bytes()
     shutil.rmtree(folder)
     return [found]
