@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from smpcli.bench.infer import Report
     from smpcli.bench.train import Timed
     from smpcli.comparison.compare import Comparison
+    from smpcli.dry_run import Plan
     from smpcli.evaluation.recompute import Recomputed
     from smpcli.evaluation.released import Released
     from smpcli.export.formats import Exported
     from smpcli.export.ready import Ready
     from smpcli.inspection.inspect import Inspection
-    from smpcli.plan import Plan
     from smpcli.runs.rundir import RunDir
     from smpcli.settings import Settings
     from smpcli.sweeping.estimate import Estimate
@@ -78,7 +78,7 @@ def plan(
 ) -> Plan:
     """What `prune` would do with the same arguments: resolved settings, steps, weights, memory. Downloads nothing."""
     _quietly()
-    from smpcli.plan import make_plan
+    from smpcli.dry_run import make_plan
     from smpcli.training.needs import check_output
 
     check_output(Path(output))
@@ -273,7 +273,7 @@ def plan_sweep(
 ) -> list[SweepRun]:
     """The runs of a sweep file as they stand in `output`, without making any. Downloads nothing."""
     _quietly()
-    from smpcli.plan import step_counter
+    from smpcli.dry_run import step_counter
     from smpcli.sweeping.grid import expand, read_sweep
     from smpcli.sweeping.sweep import survey
     from smpcli.training.needs import check_output

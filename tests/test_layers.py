@@ -30,7 +30,7 @@ LAYERS = [
     "smpcli.training",
     "smpcli.inspection smpcli.export",
     "smpcli.comparison",
-    "smpcli.plan smpcli.sweeping smpcli.bench",
+    "smpcli.dry_run smpcli.sweeping smpcli.bench",
     "smpcli.doctor",
     "smpcli.api",
     "smpcli",
@@ -86,6 +86,13 @@ def faults(modules: Mapping[str, str]) -> list[str]:
 
 def test_imports_go_down() -> None:
     assert faults(sources()) == []
+
+
+def test_no_module_takes_the_place_of_a_function() -> None:
+    """`import smpcli.plan` would put a module where `smpcli.plan()` was; export is imported before its function."""
+    import smpcli
+
+    assert {name for name in smpcli.__all__ if f"smpcli.{name}" in sources()} == {"export"}
 
 
 @pytest.mark.parametrize(

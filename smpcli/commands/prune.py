@@ -11,7 +11,7 @@ from smpcli.commands import live, options
 from smpcli.errors import UserError
 
 if TYPE_CHECKING:
-    from smpcli.plan import Plan
+    from smpcli.dry_run import Plan
     from smpcli.runs.rundir import RunDir
 
 

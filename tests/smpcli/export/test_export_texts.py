@@ -132,7 +132,8 @@ def test_a_teacher_reads_texts_as_its_student_does(pico: Any) -> None:
     from smpcli.training import distillation
     from smpcli.training.teacher import Teacher
 
-    settings = SimpleNamespace(task=SimpleNamespace(kind="classification"), teacher="a-checkpoint", max_length=24)
+    kind, run = SimpleNamespace(kind="classification"), SimpleNamespace(teacher="a-checkpoint")
+    settings = SimpleNamespace(task=kind, run=run, max_length=24)
     model = hf.AutoModelForSequenceClassification.from_pretrained(pico("bert"))
     for texts, tokens in (
         (["a [SEP] film", "good"], "[CLS] a [UNK] [UNK] [UNK] film [SEP]"),
