@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from pruners.masks.allocation import uniform_counts
@@ -158,8 +157,3 @@ class Pruner:
     def report(self, layers: Sequence[MaskedLayer]) -> dict[str, float]:
         """Figures worth keeping beside the result, e.g. the threshold that a soft method ended at."""
         return {}
-
-
-def random_generator(seed: int) -> torch.Generator:
-    """A generator of its own for a method that draws, so that it never disturbs the run's random state."""
-    return torch.Generator().manual_seed(seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smpcli.errors import UserError, one_line
+from smpcli.tasks.labels import fold
 from smpcli.tasks.tables import Table, read_text
 from smpcli.tasks.texts import prepared
 
@@ -61,14 +62,14 @@ class Questions:
         return [hashlib.sha256(" ".join(text.casefold().split()).encode()).digest() for text in self.contexts]
 
     def text_keys(self) -> list[bytes]:
-        """Equal for questions on the same context."""
-        return self.split_keys()
+        """Equal for questions on the same context, as `Examples.text_keys` are for texts."""
+        return [hashlib.sha256(fold(text).encode("utf-8", "surrogatepass")).digest() for text in self.contexts]
 
     def repeat_keys(self) -> list[bytes]:
-        """Equal for rows that ask the same of the same context, in other case or spacing too."""
+        """Equal for rows that ask the same of the same context."""
         return [
-            key + hashlib.sha256(" ".join(text.casefold().split()).encode()).digest()
-            for key, text in zip(self.split_keys(), self.questions, strict=True)
+            key + hashlib.sha256(fold(text).encode("utf-8", "surrogatepass")).digest()
+            for key, text in zip(self.text_keys(), self.questions, strict=True)
         ]
 
     def canonical(self, labels: list[str]) -> Iterator[Any]:

@@ -128,6 +128,10 @@ def test_questions_that_were_trained_on(tmp_path: Path) -> None:
     copy = write(tmp_path / "copy.json", (f" {CONTEXT.upper()}", [same]))
     with pytest.raises(UserError, match=r"dev copy\.json: each of the 1 dev examples is trained on, too"):
         load_data(task, None, dev_file=copy)
+    # And with what nobody sees: a zero-width space behind the context, one in the question.
+    unseen = write(tmp_path / "unseen.json", (f"{CONTEXT}\u200b", [asked("d", question="What\u200b was it?")]))
+    with pytest.raises(UserError, match=r"dev unseen\.json: each of the 1 dev examples is trained on, too"):
+        load_data(task, None, dev_file=unseen)
     new = ("Up and down.", [asked("d3", (0, "Up"))])
     path = write(tmp_path / "dev.json", (CONTEXT, [asked("d1", question="How?"), asked("d2")]), new)
     data = load_data(task, None, dev_file=path)
