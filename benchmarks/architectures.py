@@ -420,6 +420,7 @@ def _verify_in_forks() -> None:
     from smpcli.export import hf, reload, verify
 
     hf.write_card = lambda *_: None  # pictures, the same for all
+
     def run(path: Path, scratch: Path, code: str | None) -> None:
         def action() -> dict[str, Any]:
             try:

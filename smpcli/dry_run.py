@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from smpcli.settings import Settings
     from smpcli.tasks.data import TaskData
 
+
 @dataclass(frozen=True)
 class Plan:
     """A dry run's answer. None: can't be known without a download."""

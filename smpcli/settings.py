@@ -355,4 +355,3 @@ def read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         if one in own:
             inherited.pop(other, None)
     return inherited | own
-

@@ -87,10 +87,7 @@ class Comparison(Compared):
         """Plain lists and dictionaries that `json` can write."""
         lists = ("seeds", "values", "one_class", "runs")
         return {
-            "rows": [
-                {**asdict(row), **{name: list(getattr(row, name)) for name in lists}}
-                for row in self.rows
-            ],
+            "rows": [{**asdict(row), **{name: list(getattr(row, name)) for name in lists}} for row in self.rows],
             "published": [asdict(row) for row in self.published],
             "problems": [{"path": str(path), "reason": reason} for path, reason in self.problems],
         }

@@ -123,9 +123,7 @@ def _check_graph(file: Path) -> None:
         )
 
 
-def write_graph(
-    model: CompactModel, path: Path, precision: str, inputs: Sequence[str] = INPUTS
-) -> list[str]:
+def write_graph(model: CompactModel, path: Path, precision: str, inputs: Sequence[str] = INPUTS) -> list[str]:
     """Write a model as an ONNX file; returns its inputs: those of `inputs` that the model has a use for."""
     import onnx
 

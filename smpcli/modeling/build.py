@@ -54,9 +54,7 @@ def is_decoder(config: Any) -> bool:
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
 
 
-def _words_model(
-    spec: ModelSpec, task: Task, labels: list[str], tokenizer: Any, config: Any
-) -> TaskModel | None:
+def _words_model(spec: ModelSpec, task: Task, labels: list[str], tokenizer: Any, config: Any) -> TaskModel | None:
     """The language-model form, or None where the model has no trained LM head and "auto" may choose another."""
     wanted = spec.head == "words"
     if not reads_words(spec, task, config):

@@ -57,9 +57,7 @@ def newly_made(model: Any, info: Mapping[str, Any], stored: Mapping[str, Sequenc
     for key in in_base:
         if key in reshaped:
             found, wanted = reshaped[key]
-            raise _misfit(
-                name, f"{_short(key)} has the shape {found} in them and {wanted} by its config.json", ()
-            )
+            raise _misfit(name, f"{_short(key)} has the shape {found} in them and {wanted} by its config.json", ())
     if lost := [key for key in in_base if key in missing]:
         raise _misfit(
             name, _lacking(lost, parameters[lost[0]], info["unexpected_keys"], model), info["unexpected_keys"]

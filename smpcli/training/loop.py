@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pruners.base import Pruner
     from smpcli.training.best import Best
 
+
 @dataclass(frozen=True)
 class Summary:
     """What a finished training says about itself. best: what dev chose, where it was asked to."""

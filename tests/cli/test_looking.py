@@ -104,9 +104,10 @@ def test_a_comparison_of_nothing_is_refused_with_the_reasons(
         assert first.startswith("left out: ") and "unfinished" in first and "unfinished" in second
         assert error.startswith("error: nothing to compare in ") and "left out for the reasons given: 2" in error
     done = smp("compare", tmp_path / "runs", "--json")
-    assert done.code == 2 and [problem["reason"][:10] for problem in json.loads(done.out)["problems"]] == [
-        "unfinished"
-    ] * 2
+    assert (
+        done.code == 2
+        and [problem["reason"][:10] for problem in json.loads(done.out)["problems"]] == ["unfinished"] * 2
+    )
     assert done.err.count("\n") == 1 and listing(tmp_path) == before
 
 

@@ -210,7 +210,9 @@ def test_settings_without_dataclass_are_refused(install: Install) -> None:
 
 def test_helpers_that_a_plugin_uses_itself_are_its_own_business(install: Install) -> None:
     """Names near ours, but read: `scores`, `state`, a setting `beta3`; and what is right is taken."""
-    code = HEAD + '''
+    code = (
+        HEAD
+        + '''
 @dataclass
 class KeepSettings(ScoredSettings):
     beta3: float = setting(0.5, "third", 0)
@@ -230,6 +232,7 @@ class Keep(ScoredPruner):
     def score(self, layer):
         return self.scores(layer)
 '''
+    )
     install("smp-keep", "1.0", "keep_pruner", code, {"keep": "keep_pruner:Keep"})
     assert registry.load("keep").trains_scores
     install("smp-other", "1.0", "other_pruner", LEARNS.format(**RIGHT), {"other": "other_pruner:Keep"})

