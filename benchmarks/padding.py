@@ -46,13 +46,12 @@ def step_times(options: argparse.Namespace) -> dict[str, list[float]]:
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
 
-    from smpcli.device import resolve_precision
+    from smpcli.device import settled
     from smpcli.training import session
 
     flags = {"task": options.task, "data_dir": options.data_dir, "batch_size": options.batch, "evaluations": 1}
-    settings = resolve(flags=flags | {"max_steps": 2 * (options.steps + 1)})
+    settings = settled(resolve(flags=flags | {"max_steps": 2 * (options.steps + 1)}))
     accelerator = Accelerator()
-    settings = settings.replace(precision=resolve_precision("auto", accelerator.device))
     data = load_data(settings.task, Path(options.data_dir) if options.data_dir else None)
 
     def twice(encoded: Encoded, order: LengthBuckets, *rest: int) -> DataLoader[Any]:

@@ -6,11 +6,15 @@ import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 
 from smpcli.errors import UserError
+
+if TYPE_CHECKING:
+    from smpcli.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,17 @@ def make_accelerator(device: str, track: str | None = None, folder: Path | None 
             "start them with `accelerate launch` or torchrun, and this --device on each"
         )
     return accelerator
+
+
+def settled(settings: Settings) -> Settings:
+    """The settings with the precision that `auto` comes to on their device, as a run's name depends on it.
+
+    Raises UserError when the device isn't there.
+    """
+    wanted = settings.run.precision
+    if wanted != "auto":
+        return settings
+    return settings.replace(precision=resolve_precision(wanted, make_accelerator(settings.run.device).device))
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

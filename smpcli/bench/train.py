@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -20,22 +21,18 @@ import numpy as np
 import torch
 
 from smpcli.bench.memory import peak_memory
-from smpcli.device import make_accelerator, resolve_precision
-from smpcli.encoding.batches import Encoded, tokens_together, training_loader, training_order
+from smpcli.device import make_accelerator, settled
+from smpcli.encoding.batches import Encoded, training_order
 from smpcli.errors import UserError, one_line
-from smpcli.evaluation.evaluate import Evaluation
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.settings import Settings, resolve
-from smpcli.training.loop import train
-from smpcli.training.objective import task_objective
-from smpcli.training.optimizer import make_optimizer
-from smpcli.training.progress import Step
 from smpcli.training.session import Session, assemble
 
 DENSE = "dense"
 # Steps of a method's turn. The first is not counted: it finds the caches full of another method's data.
 TURN = 4
-NOTHING = Evaluation({}, {})
+# Each step is one near the end of a long run: the final density, nearly the whole penalty, a learning rate above 0.
+STEPS, STEP = 1000, 900
 
 
 @dataclass(frozen=True)
@@ -67,39 +64,18 @@ class _Contestant:
 
     def __init__(self, method: str, case: Case) -> None:
         self.session = session = _session(_settings(method, case), case)
-        self.settings = session.settings
-        self.optimizer, self.scheduler = make_optimizer(session.pruner, session.weights, session.layers, 10**9)
-        order = training_order(self.settings, session.train_set)
-        together = tokens_together(session.accelerator.device)
-        self.batches = training_loader(session.train_set, order, together=together)
+        session.steps = STEPS
+        self.training = session.training()
+        self.training.model.train()
+        self.batches = session.batches(training_order(session.settings, session.train_set))
 
     def steps(self, count: int) -> list[float]:
         """Train `count` steps; seconds of all but the first."""
         ends: list[float] = []
-
-        def note(step: Step) -> None:
+        for batch in islice(self.batches, count):
+            self.training.step(STEP, batch)
             ends.append(time.perf_counter())
-
-        train(
-            model=self.session.model,
-            pruner=self.session.pruner,
-            layers=self.session.layers,
-            weights=self.session.weights,
-            optimizer=self.optimizer,
-            scheduler=self.scheduler,
-            batches=self.session.accelerator.prepare(self.batches),
-            steps=count,
-            final_density=1 - self.settings.run.sparsity,
-            objective=task_objective(self.settings.task.kind),
-            max_grad_norm=self.settings.run.max_grad_norm,
-            evaluate=lambda: NOTHING,
-            evaluate_after=set(),
-            on_step=note,
-            precision=self.settings.run.precision,
-            accelerator=self.session.accelerator,
-        )
-        # The last call comes after the final mask and the final evaluation, which are no part of a step.
-        return list(np.diff(ends[:count]))
+        return list(np.diff(ends))
 
 
 def time_methods(
@@ -151,9 +127,8 @@ def _settings(method: str, case: Case) -> Settings:
 
 
 def _session(settings: Settings, case: Case) -> Session:
+    settings = settled(settings)
     accelerator = make_accelerator(settings.run.device)
-    precision = resolve_precision(settings.run.precision, accelerator.device)
-    settings = settings.replace(precision=precision)
     torch.manual_seed(0)
     tokenizer = load_tokenizer(settings.run.model)
     random = np.random.default_rng(0)

@@ -238,10 +238,9 @@ class RunDir:
         present = (self.path / name for name in sorted(_OWN) if name != RESULT)
         return {file.name: file.stat().st_size for file in present if file.is_file()}
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
-        """Write result.json: the last act of a run. Raises `SchemaError` where it isn't what the schema says."""
-        text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        parse_result(text)
+    def write_result(self, result: Result) -> None:
+        """Write result.json: the last act of a run."""
+        text = json.dumps(result.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_text(self.path / RESULT, text)
 
     def _refuse_links(self) -> None:

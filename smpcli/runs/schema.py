@@ -103,8 +103,8 @@ class DataInfo(_Block):
     # Came later than the schema's first version: older runs lack them.
     dev_digests: dict[str, Name] = {}
     files: dict[str, FileInfo] = {}
-    cut: dict[str, CutInfo] = {}
     special_tokens: list[Name] | None = None
+    cut: dict[str, CutInfo] = {}
     columns: dict[str, str | None] = {}
     kind: str | None = None
     labels: LabelCounts | None = None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from smpcli.errors import UserError
+from smpcli.runs.schema import FileInfo
 
 if TYPE_CHECKING:
-    from smpcli.runs.schema import FileInfo
     from smpcli.settings import Settings
 
 
-def files_of(settings: Settings) -> dict[str, dict[str, Any]]:
+def files_of(settings: Settings) -> dict[str, FileInfo]:
     """Path -> bytes and sha256 of a task file and of the data files that it, or --task, names; none for built-ins."""
     source = settings.task.source
     named = [Path(settings.run.task)] if Path(settings.run.task).is_absolute() else []
@@ -24,13 +24,13 @@ def files_of(settings: Settings) -> dict[str, dict[str, Any]]:
 def changes(files: dict[str, FileInfo]) -> tuple[list[str], list[str]]:
     """Of the files recorded by a run: those that aren't there any more, and those that hold something else now."""
     gone = [name for name in files if not Path(name).is_file()]
-    changed = [name for name, was in files.items() if name not in gone and _state(Path(name)) != was.model_dump()]
+    changed = [name for name, was in files.items() if name not in gone and _state(Path(name)) != was]
     return gone, changed
 
 
-def _state(path: Path) -> dict[str, Any]:
+def _state(path: Path) -> FileInfo:
     try:
         with path.open("rb") as file:
-            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": file.tell()}
+            return FileInfo(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=file.tell())
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}") from error

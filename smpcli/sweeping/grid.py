@@ -201,9 +201,8 @@ def _taught(job: Job, teacher: Job, output: Path) -> Job:
 
 def _named(settings: Settings) -> Job:
     """Precision is decided here, once, as a run's name depends on it."""
-    from smpcli.device import make_accelerator, resolve_precision
+    from smpcli.device import settled
     from smpcli.training.run import run_id
 
-    if settings.run.precision == "auto":
-        settings = settings.replace(precision=resolve_precision("auto", make_accelerator(settings.run.device).device))
+    settings = settled(settings)
     return Job(run_id(settings), settings)

@@ -30,7 +30,7 @@ def _labels(task: Task, rows: Rows) -> Any:
     if not isinstance(rows, Examples):
         return None
     if task.kind == "regression":
-        return [min(rows.labels), max(rows.labels)]
+        return min(rows.labels), max(rows.labels)
     counts = Counter(rows.labels)
     return {name: counts[i] for i, name in enumerate(task.labels)}
 

@@ -23,11 +23,20 @@ from pydantic import ValidationError
 from smpcli.errors import Interrupted, UserError, one_line
 from smpcli.files import cannot_write, write_json
 from smpcli.runs.maskfile import pack, read_described, write_described
+from smpcli.training.health import refuse_infinite
 from smpcli.training.interruption import Interruption, Stopped
-from smpcli.training.loop import refuse_infinite
 from smpcli.training.processes import largest
 from smpcli.training.progress import Position, Watch
-from smpcli.training.state import About, Saved, State, numpy_state, random_tensors, restore_random
+from smpcli.training.state import (
+    FORMAT,
+    VERSION,
+    CheckpointInfo,
+    Saved,
+    State,
+    numpy_state,
+    random_tensors,
+    restore_random,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -36,7 +45,7 @@ if TYPE_CHECKING:
     from smpcli.training.best import Best
     from smpcli.training.turnover import Turnover
 
-FORMAT, VERSION, INDEX = "smp-checkpoint", 2, "index.json"
+INDEX = "index.json"
 _NAME = re.compile(r"step-\d{1,12}\.safetensors")
 # Masks as they are, as they were at the last evaluation, and those of the best model; that one's other tensors.
 _MASK, _EARLIER, _BEST = "mask:", "earlier:", "best:"
@@ -56,7 +65,7 @@ class Identity:
     teacher: str | None = None
     processes: int = 1
 
-    def differences(self, saved: About) -> list[str]:
+    def differences(self, saved: CheckpointInfo) -> list[str]:
         """Each thing in which the checkpoint's run is another one: "seed (0, now 1)"."""
         found = setting_differences(saved.settings, self.settings)
         found += ["the data"] if saved.data != self.data else []
@@ -113,7 +122,7 @@ def _read_file(path: Path) -> Saved:
         raise UserError(f"damaged checkpoint {path}: it's a link, which smp doesn't make")
     masks, tensors, about = read_described(path, FORMAT, VERSION, "checkpoint")
     try:
-        found = About.model_validate(about)
+        found = CheckpointInfo.model_validate(about)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -250,7 +259,7 @@ class Checkpoints(Watch):
         tensors = {**packed, **self._state.tensors(), **states}
         if selected is not None:
             tensors |= {_BEST_TENSOR + name: tensor.contiguous() for name, tensor in selected.tensors.items()}
-        write_described(self.folder / name, tensors, {**self._about(position), "shapes": shapes})
+        write_described(self.folder / name, tensors, self._about(position, shapes).model_dump(mode="json"))
         better = self._betters(position)
         if better is not None:
             self._best = (better, name)
@@ -265,30 +274,29 @@ class Checkpoints(Watch):
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
-    def _about(self, position: Position) -> dict[str, Any]:
+    def _about(self, position: Position, shapes: dict[str, list[int]]) -> CheckpointInfo:
         _, inner, gauss = random.getstate()
-        best = self._selected.about() if self._selected is not None else None
         legacy = numpy_state()
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "settings": self.identity.settings,
-            "data": self.identity.data,
-            "base": self.identity.base,
-            "teacher": self.identity.teacher,
-            "processes": self.identity.processes,
-            "step": position.step,
-            "density": position.density,
-            "loss": position.loss if math.isfinite(position.loss) else None,
-            "seconds": position.seconds,
-            "evaluated": position.evaluated,
-            "history": position.history,
-            "rows": [list(row.items()) for row in self.rows()],
-            "python_random": inner,
-            "python_gauss": gauss,
-            "numpy_random": [int(legacy[2]), int(legacy[3]), float(legacy[4])],
-            **({"best": best.model_dump()} if best is not None else {}),
-        }
+        identity = self.identity
+        return CheckpointInfo(
+            settings=identity.settings,
+            data=identity.data,
+            base=identity.base,
+            teacher=identity.teacher,
+            processes=identity.processes,
+            step=position.step,
+            density=position.density,
+            loss=position.loss if math.isfinite(position.loss) else None,
+            seconds=position.seconds,
+            evaluated=position.evaluated,
+            history=list(position.history),
+            rows=[list(row.items()) for row in self.rows()],
+            python_random=list(inner),
+            python_gauss=gauss,
+            numpy_random=(int(legacy[2]), int(legacy[3]), float(legacy[4])),
+            best=self._selected.about() if self._selected is not None else None,
+            shapes=shapes,
+        )
 
     def _interrupted(self, position: Position) -> Interrupted:
         return Interrupted(

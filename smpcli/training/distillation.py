@@ -21,6 +21,7 @@ from torch.nn.functional import kl_div, log_softmax, mse_loss, pad
 from smpcli.encoding.batches import Encoded, check_encoded, chunks, encode, training_order
 from smpcli.errors import UserError
 from smpcli.evaluation.evaluate import EVALUATION_BATCH
+from smpcli.runs.schema import TeacherInfo
 from smpcli.tasks.examples import Examples
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.teacher import Teacher, load_teacher
@@ -95,7 +96,7 @@ class Distillation:
 
     train_set: Encoded
     objective: Objective
-    about: dict[str, Any]
+    about: TeacherInfo
 
 
 def distil(
@@ -117,16 +118,14 @@ def distil(
     if steps < len(sampler):
         seen = np.concatenate([np.asarray(batch) for batch in islice(iter(sampler), steps)])
     logits = teacher_logits(teacher.model.to(device), asked, seen, device)[:, teacher.order]
-    about = {
-        "name": settings.run.teacher,
-        "digest": digest_weights(teacher.model.state_dict()),
-        "weight": settings.run.teacher_weight,
-        "temperature": settings.run.teacher_temperature,
-        "kl": settings.run.teacher_kl,
-    }
-    objective = distilled_objective(
-        task.kind, settings.run.teacher_weight, settings.run.teacher_temperature, settings.run.teacher_kl
+    about = TeacherInfo(
+        name=str(settings.run.teacher),
+        digest=digest_weights(teacher.model.state_dict()),
+        weight=settings.run.teacher_weight,
+        temperature=settings.run.teacher_temperature,
+        kl=settings.run.teacher_kl,
     )
+    objective = distilled_objective(task.kind, about.weight, about.temperature, about.kl)
     return Distillation(carry(train_set, logits), objective, about)
 
 

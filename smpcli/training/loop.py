@@ -1,8 +1,7 @@
-"""THE loop: every method is trained by this one function."""
+"""THE loop: every method is trained by this one function, a step at a time as a paper's method section has it."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import nullcontext
@@ -18,7 +17,9 @@ from pruners.masks.layer import MaskedLayer
 from smpcli.device import training_context
 from smpcli.encoding.batches import MicroBatch
 from smpcli.evaluation.evaluate import Evaluation
+from smpcli.training.health import Health, refuse_infinite
 from smpcli.training.objective import Objective
+from smpcli.training.optimizer import rate, set_rates
 from smpcli.training.processes import drawing_alike
 from smpcli.training.progress import FULL, Position, Step, TrainingDiverged, Watch
 
@@ -41,54 +42,137 @@ class Summary:
     best: Best | None = None
 
 
+class Training:
+    """A model, the method that prunes it, and the optimiser: what a step changes.
+
+    model: as it is called, so wrapped where several processes train; layers: the masked matrices, none for a method
+    that doesn't prune; weights: the trained weights beside the scores; steps: of the whole run, which schedules are
+    fractions of; precision: "fp32" or "bf16", of the forward pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        pruner: Pruner,
+        layers: Sequence[MaskedLayer],
+        weights: Sequence[nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        accelerator: Accelerator,
+        *,
+        steps: int,
+        final_density: float,
+        precision: str = "fp32",
+        max_grad_norm: float = 1.0,
+    ) -> None:
+        self.model = model
+        self.pruner = pruner
+        self.layers = layers
+        self.optimizer = optimizer
+        self.objective = objective
+        self.accelerator = accelerator
+        self.steps = steps
+        self.final_density = final_density
+        self.precision = precision
+        self.max_grad_norm = max_grad_norm
+        self.health = Health(accelerator.device)
+        self.scores = [part for layer in layers for part in layer.score_parameters()]
+        self._trained = [*weights, *self.scores]
+        self._alone = accelerator.num_processes == 1
+        # Gradients that processes exchange stay in full precision.
+        self._dtype = torch.bfloat16 if precision == "bf16" and self._alone else None
+        pruner.begin(layers, final_density)
+
+    def density(self, step: int) -> float:
+        """The fraction of prunable weights that `step`, counted from 0, computes with."""
+        return self.pruner.density(step / self.steps, self.final_density) if self.layers else FULL
+
+    def step(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
+        """Train on one batch; `health` knows its loss.
+
+        W' = W * M(S) (eq. 2), dL/dW' from the model's own backward pass, dL/dS = dL/dW' * W (eq. 3), AdamW.
+        Raises TrainingDiverged when the loss, the gradient's norm or a score is NaN or infinite.
+        """
+        if self.layers:
+            self.choose_masks(step, self._dtype, narrow=self._alone)
+            with drawing_alike(self.accelerator):
+                draw_gates(self.pruner, self.layers)
+        loss = self._backward(micro_batches)
+        straight_through(self.pruner, self.layers, self.pruner.penalty_weight(step / self.steps))
+        norm = self.accelerator.clip_grad_norm_(self._trained, self.max_grad_norm)
+        set_rates(self.optimizer, rate(step, self.steps, self.pruner.settings.warmup))
+        self.optimizer.step()
+        fold_factors(self.layers)
+        self.optimizer.zero_grad()
+        # Of several processes each has a part of the batch.
+        self.health.note(step, self.accelerator.reduce(loss, "mean"), norm)
+
+    def finish(self) -> None:
+        """Leave the model pruned to the final density."""
+        if self.layers:
+            refuse_infinite(self.scores, self.steps - 1)
+            self.choose_masks(self.steps)
+
+    def choose_masks(self, step: int, dtype: torch.dtype | None = None, narrow: bool = False) -> None:
+        """The masks of the scores as they are, at the density of `step`; `steps` of them: the final one.
+
+        dtype, narrow: as in `pruners.masking.refresh`.
+        """
+        try:
+            refresh(self.pruner, self.layers, self.density(step), dtype, narrow=narrow)
+        except ScoreError as error:
+            raise TrainingDiverged(min(step, self.steps - 1), str(error)) from error
+
+    def _backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Add up the gradients of a batch's mean loss, micro-batch by micro-batch; returns that loss, a scalar."""
+        accelerator = self.accelerator
+        examples = sum(len(labels) for _, labels in micro_batches)
+        total = torch.zeros((), device=accelerator.device)
+        for inputs, labels in micro_batches:
+            # Several processes exchange gradients once a batch.
+            last = labels is micro_batches[-1][1]
+            with nullcontext() if last else accelerator.no_sync(self.model):
+                with training_context(self.precision, accelerator.device):
+                    logits = self.model(**inputs)
+                loss = self.objective(inputs, logits.float(), labels) * (len(labels) / examples)
+                accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+
 def train(
-    *,
-    model: nn.Module,
-    pruner: Pruner,
-    layers: Sequence[MaskedLayer],
-    weights: Sequence[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    scheduler: Any,
+    training: Training,
     batches: DataLoader[Any],
-    steps: int,
-    final_density: float,
-    objective: Objective,
-    max_grad_norm: float,
+    *,
     evaluate: Callable[[], Evaluation],
-    evaluate_after: Set[int],
-    on_step: Callable[[Step], None],
-    precision: str,
-    accelerator: Accelerator,
+    evaluate_after: Set[int] = frozenset(),
+    on_step: Callable[[Step], None] = lambda step: None,
     watch: Watch | None = None,
     best: Best | None = None,
 ) -> Summary:
-    """Train for `steps` steps and leave the model pruned to `final_density`.
+    """Train to the last step and leave the model pruned to its final density.
 
-    layers are empty for a method that doesn't prune; `weights` are the trained weights beside the scores.
     evaluate_after: numbers of done steps (below `steps`) after which to evaluate; the end is always evaluated.
     best: end as the model of the best evaluation at the final density; None: as the last.
     Raises TrainingDiverged when the loss, the gradient or a score is NaN or infinite.
     """
     watch = watch or Watch()
-    pruner.begin(layers, final_density)
-    start = watch.start
-    trained = [*weights, *(part for layer in layers for part in layer.score_parameters())]
-    # Gradients that processes exchange stay in full precision.
-    dtype = torch.bfloat16 if precision == "bf16" and accelerator.num_processes == 1 else None
+    start, steps, layers = watch.start, training.steps, training.layers
     history = list(start.history)
     started = time.perf_counter() - start.seconds
-    loss_value = start.loss
+    training.health.loss = start.loss
 
     def position(done: int, density: float, evaluated: bool = True) -> Position:
-        return Position(done, density, loss_value, time.perf_counter() - started, tuple(history), evaluated)
+        seconds = time.perf_counter() - started
+        return Position(done, density, training.health.loss, seconds, tuple(history), evaluated)
 
     def finish_step(done: int, density: float) -> None:
         metrics: dict[str, float] = {}
         if done in evaluate_after:
-            candidate = best if _is_final(density, final_density) or not layers else None
+            candidate = best if _is_final(density, training.final_density) or not layers else None
             if candidate is not None and layers:
                 # As at the end: masks of the scores after the step. The schedule is asked, as in every step.
-                _refresh(pruner, layers, pruner.density((done - 1) / steps, final_density), done - 1)
+                training.choose_masks(done - 1)
             # W' is that of before the optimiser's step, or holds drawn gates, in the step's precision.
             for layer in layers:
                 layer.set_mask(layer.mask)
@@ -97,96 +181,32 @@ def train(
             history.append((done, metrics))
             if candidate is not None:
                 candidate.offer(done, metrics)
-        on_step(Step(done, steps, density, loss_value, metrics))
+        on_step(Step(done, steps, density, training.health.loss, metrics))
         watch.after_step(position(done, density))
 
-    model.train()
+    training.model.train()
     if not start.evaluated:
         finish_step(start.step, start.density)
     for step, micro_batches in enumerate(_repeat(batches, steps, watch), start.step):
-        progress = step / steps
-        density = pruner.density(progress, final_density) if layers else FULL
-        if layers:
-            _refresh(pruner, layers, density, step, dtype, narrow=accelerator.num_processes == 1)
-            with drawing_alike(accelerator):
-                draw_gates(pruner, layers)
-        loss = _backward(model, micro_batches, objective, precision, accelerator)
-        straight_through(pruner, layers, pruner.penalty_weight(progress))
-        norm = accelerator.clip_grad_norm_(trained, max_grad_norm)
-        optimizer.step()
-        fold_factors(layers)
-        scheduler.step()
-        optimizer.zero_grad()
-        # Of several processes each has a part of the batch.
-        loss_value = accelerator.reduce(loss, "mean").item()
-        if not math.isfinite(loss_value):
-            raise TrainingDiverged(step, f"the loss is {loss_value}")
-        if norm is not None and not math.isfinite(norm):
-            raise TrainingDiverged(step, f"the gradient's norm is {float(norm)}")
-        finish_step(step + 1, density)
-    if layers:
-        refuse_infinite([part for layer in layers for part in layer.score_parameters()], steps - 1)
-        # Asked of the schedule, as in every step: a run that is resumed behind its last step has not asked yet.
-        _refresh(pruner, layers, pruner.density(1.0, final_density), steps - 1)
-    with watch.evaluating(position(steps, final_density if layers else FULL, evaluated=False)):
+        training.step(step, micro_batches)
+        finish_step(step + 1, training.density(step))
+    training.finish()
+    final = training.final_density if layers else FULL
+    with watch.evaluating(position(steps, final, evaluated=False)):
         evaluation = evaluate()
     history.append((steps, evaluation.metrics))
-    on_step(Step(steps, steps, final_density if layers else FULL, loss_value, evaluation.metrics))
+    on_step(Step(steps, steps, final, training.health.loss, evaluation.metrics))
     if best is not None:
         best.offer(steps, evaluation.metrics)
         if best.step != steps:
             best.put_back()
             evaluation = evaluate()
-    return Summary(evaluation, history, time.perf_counter() - started, loss_value, best)
+    return Summary(evaluation, history, time.perf_counter() - started, training.health.loss, best)
 
 
 def _is_final(density: float, final: float) -> bool:
     """Whether a mask of this density keeps as many weights as the finished one (`kept_weights` rounds alike)."""
     return round(density, 12) == round(final, 12)
-
-
-def _backward(
-    model: nn.Module,
-    micro_batches: Sequence[MicroBatch],
-    objective: Objective,
-    precision: str,
-    accelerator: Accelerator,
-) -> Tensor:
-    """Add up the gradients of a batch's mean loss, micro-batch by micro-batch; returns that loss, a scalar."""
-    examples = sum(len(labels) for _, labels in micro_batches)
-    total = torch.zeros((), device=accelerator.device)
-    for inputs, labels in micro_batches:
-        # Several processes exchange gradients once a batch.
-        last = labels is micro_batches[-1][1]
-        with nullcontext() if last else accelerator.no_sync(model):
-            with training_context(precision, accelerator.device):
-                logits = model(**inputs)
-            loss = objective(inputs, logits.float(), labels) * (len(labels) / examples)
-            accelerator.backward(loss)
-        total += loss.detach()
-    return total
-
-
-def _refresh(
-    pruner: Pruner,
-    layers: Sequence[MaskedLayer],
-    density: float,
-    step: int,
-    dtype: torch.dtype | None = None,
-    narrow: bool = False,
-) -> None:
-    try:
-        refresh(pruner, layers, density, dtype, narrow=narrow)
-    except ScoreError as error:
-        raise TrainingDiverged(step, str(error)) from error
-
-
-def refuse_infinite(tensors: Sequence[Tensor], step: int) -> None:
-    """Raise TrainingDiverged where a trained number is NaN or infinite."""
-    for tensor in tensors:
-        # The sum of finite numbers may overflow, so it only acquits.
-        if not math.isfinite(tensor.detach().sum()) and not bool(tensor.detach().isfinite().all()):
-            raise TrainingDiverged(step, "a trained weight or score is NaN or infinite")
 
 
 def _repeat(batches: DataLoader[Any], steps: int, watch: Watch) -> Iterator[Sequence[MicroBatch]]:

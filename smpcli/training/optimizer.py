@@ -31,31 +31,40 @@ def trained_weights(pruner: Pruner, model: TaskModel, layers: Sequence[MaskedLay
 
 
 def make_optimizer(
-    pruner: Pruner, weights: list[nn.Parameter], layers: Sequence[MaskedLayer], steps: int
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW; scores and weights at their own rates, no decay on scores, biases and norms; linear decay to 0."""
+    pruner: Pruner, weights: Sequence[nn.Parameter], layers: Sequence[MaskedLayer]
+) -> torch.optim.AdamW:
+    """AdamW; scores and weights at their own rates, no decay on scores, biases and norms.
+
+    A group's "peak" is the rate that `set_rates` takes a fraction of.
+    """
     settings = pruner.settings
     scores = [part for layer in layers for part in layer.score_parameters()]
+    flat = [weight for weight in weights if weight.ndim <= 1]
     groups: list[dict[str, Any]] = [
-        {"params": scores, "lr": getattr(settings, "scores_lr", 0.0), "weight_decay": 0.0},
+        {"params": scores, "peak": getattr(settings, "scores_lr", 0.0), "weight_decay": 0.0},
         {
             "params": [weight for weight in weights if weight.ndim > 1],
-            "lr": settings.weights_lr,
+            "peak": settings.weights_lr,
             "weight_decay": settings.weight_decay,
         },
-        {
-            "params": [weight for weight in weights if weight.ndim <= 1],
-            "lr": settings.weights_lr,
-            "weight_decay": 0.0,
-        },
+        {"params": flat, "peak": settings.weights_lr, "weight_decay": 0.0},
     ]
     betas = (settings.beta1, settings.beta2)
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=betas, fused=True)
-    rising: float = settings.warmup * steps
+    return torch.optim.AdamW([group for group in groups if group["params"]], betas=betas, fused=True)
 
-    def rate(step: int) -> float:
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        return max(0.0, (steps - step) / max(1.0, steps - rising))
 
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+def rate(step: int, steps: int, warmup: float) -> float:
+    """The learning rate of `step` (from 0) of `steps`, as a fraction of its peak.
+
+    It rises over the first `warmup` of the run, and falls linearly to 0 behind the last step.
+    """
+    rising = warmup * steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return max(0.0, (steps - step) / max(1.0, steps - rising))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, fraction: float) -> None:
+    """Give every group that fraction of its peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * fraction

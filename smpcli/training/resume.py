@@ -17,13 +17,12 @@ def refuse_others(settings: Settings, output: Path) -> None:
     A run's folder is named by its settings, so that with another seed, say, `--resume` would otherwise begin anew
     without a word. The message lists the differences from the run that has the fewest.
     """
-    from smpcli.device import make_accelerator, resolve_precision
+    from smpcli.device import settled
     from smpcli.settings import deciding
     from smpcli.training.checkpoint import INDEX, setting_differences
     from smpcli.training.run import run_id
 
-    precision = resolve_precision(settings.run.precision, make_accelerator(settings.run.device).device)
-    settings = settings.replace(precision=precision)
+    settings = settled(settings)
     if (output / run_id(settings)).exists():
         return
     now = settings.digested()

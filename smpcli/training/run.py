@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import shlex
 import shutil
@@ -10,7 +9,7 @@ import sys
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from smpcli.errors import Interrupted, UserError
 from smpcli.files import exclusive
@@ -19,9 +18,9 @@ from smpcli.training.tracking import check_tracker, start_tracker
 
 if TYPE_CHECKING:
     from smpcli.runs.rundir import RunDir
+    from smpcli.runs.schema import FileInfo
     from smpcli.settings import Settings
     from smpcli.tasks.data import TaskData
-    from smpcli.training.best import Best
     from smpcli.training.checkpoint import Identity
     from smpcli.training.loop import Summary
     from smpcli.training.progress import Step
@@ -109,7 +108,7 @@ def run(
         _note(progress, session.remark)
     for note in session.model.notes:
         _note(progress, note)
-    teacher = (session.teacher or {}).get("digest")
+    teacher = session.teacher.digest if session.teacher else None
     identity = Identity(settings.digested(), data.digest, session.base_digest, teacher, accelerator.num_processes)
     if saved is not None and (differences := identity.differences(saved.about)):
         raise UserError(f"{path} can't be resumed, as it is another run; different: {', '.join(differences)}")
@@ -137,7 +136,7 @@ def run(
 def _carry_out(
     session: Session,
     data: TaskData,
-    files: dict[str, dict[str, Any]],
+    files: dict[str, FileInfo],
     directory: RunDir,
     identity: Identity,
     saved: Saved | None,
@@ -149,6 +148,7 @@ def _carry_out(
     from smpcli.training.checkpoint import Checkpoints
     from smpcli.training.interruption import Interruption
     from smpcli.training.processes import check_agreement
+    from smpcli.training.result import make_result
     from smpcli.training.turnover import Turnover
 
     settings, accelerator = session.settings, session.accelerator
@@ -190,7 +190,7 @@ def _carry_out(
         if writes:
             _save(session, summary, directory)
             before = checkpoints.start.seconds
-            directory.write_result(_result(session, summary, data, files, directory, started, warnings, before))
+            directory.write_result(make_result(session, summary, data, files, directory, started, warnings, before))
             with suppress(OSError):  # the run is finished; what is left goes at the next start
                 directory.tidy()
         # Nobody reads a run that isn't written yet.
@@ -299,118 +299,3 @@ def _save(session: Session, summary: Summary, directory: RunDir) -> None:
     directory.write_predictions(rows)
     if session.settings.task.kind == "span":
         directory.write_answers({row["id"]: row["prediction"] for found in rows.values() for row in found})
-
-
-def _result(
-    session: Session,
-    summary: Summary,
-    data: TaskData,
-    files_read: dict[str, dict[str, Any]],
-    directory: RunDir,
-    started: datetime,
-    warnings: list[str],
-    seconds_before: float,
-) -> dict[str, Any]:
-    from pruners.masking import kept
-    from smpcli.runs.rundir import digest
-    from smpcli.tasks.describe import describe
-
-    settings = session.settings
-    metric = settings.task.metric
-    count = kept(session.layers) if session.layers else session.prunable
-    files = directory.sizes()
-    return {
-        "schema": 1,
-        "run": {
-            "id": directory.path.name,
-            "method": settings.pruner.name,
-            "task": settings.task.name,
-            "model": settings.run.model,
-            "sparsity": settings.run.sparsity,
-            "remaining": count / session.prunable,
-            "seed": settings.run.seed,
-            "settings_digest": digest(settings.digested()),
-            "command": _command(),
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round((datetime.now(UTC) - started).total_seconds() + seconds_before, 3),
-        },
-        "metric": metric,
-        "metrics": summary.evaluation.metrics,
-        "weights": {
-            "total": sum(parameter.numel() for parameter in session.model.parameters()),
-            "prunable": session.prunable,
-            "kept": count,
-            "trained": sum(weight.numel() for weight in session.weights),
-        },
-        "task_bytes": _task_bytes(session, files),
-        "files": files,
-        "method": {"report": summary.best.report if summary.best else session.pruner.report(session.layers)},
-        "data": {
-            "digest": data.digest,
-            "origin": data.origin,
-            "train": len(data.train),
-            "dev": {split: len(examples) for split, examples in data.dev.items()},
-            "dev_digests": data.dev_digests,
-            "files": files_read,
-            "special_tokens": session.special_tokens,
-            "cut": {name: cut.to_json() for name, cut in session.cut.items()},
-            **describe(settings.task, data),
-        },
-        "model": {
-            "name": settings.run.model,
-            "digest": session.base_digest,
-            "head": session.model.head,
-            **({"words": settings.task.words} if session.model.head == "words" else {}),
-        },
-        "training": {
-            "steps": session.steps,
-            "batch_size": settings.run.batch_size,
-            "seconds_per_step": summary.seconds / session.steps,
-            "metric_history": [[step, found[metric]] for step, found in summary.history],
-            **({"teacher": session.teacher} if session.teacher else {}),
-            **({"selected": _selected(summary.best, metric)} if summary.best else {}),
-        },
-        "environment": {
-            **environment(str(session.accelerator.device)),
-            "processes": session.accelerator.num_processes,
-        },
-        "warnings": warnings,
-    }
-
-
-def _selected(best: Best, metric: str) -> dict[str, Any]:
-    """That dev chose the model, which one, and among how many."""
-    return {"step": best.step, "on": "dev", "metric": metric, "among": best.among}
-
-
-def _task_bytes(session: Session, files: dict[str, int]) -> int:
-    """What storing the task costs: head, trained weights, and the mask as the mask format holds it."""
-    from smpcli.runs.maskfile import compress
-
-    payloads, _, _ = compress({layer.name: layer.mask for layer in session.layers})
-    rest = sum(size for name, size in files.items() if name in ("head.safetensors", "weights.safetensors"))
-    return rest + sum(payload.numel() for payload in payloads.values())
-
-
-def _command() -> str:
-    """The command line, or for a run from Python the one that repeats it in the run's folder."""
-    if Path(sys.argv[0]).stem in ("smp", "__main__"):
-        return shlex.join(["smp", *sys.argv[1:]])
-    return "smp prune --recipe settings.yaml"
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Versions and machine that a result was made with."""
-    from importlib.metadata import version
-
-    import torch
-
-    return {
-        "smp": version("smp-prune"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": version("transformers"),
-        "platform": platform.platform(),
-        "device": device,
-        "threads": torch.get_num_threads(),
-    }

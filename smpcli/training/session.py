@@ -17,7 +17,15 @@ from pruners.base import Pruner
 from pruners.masking import attach
 from pruners.masks.layer import LayerStatistics, MaskedLayer
 from pruners.masks.trial import confirm_narrow
-from smpcli.encoding.batches import Encoded, check_encoded, chunks, tokens_together, training_loader, training_order
+from smpcli.encoding.batches import (
+    Encoded,
+    LengthBuckets,
+    check_encoded,
+    chunks,
+    tokens_together,
+    training_loader,
+    training_order,
+)
 from smpcli.encoding.cut import Cut
 from smpcli.encoding.rows import encode_rows
 from smpcli.errors import UserError
@@ -31,7 +39,7 @@ from smpcli.modeling.reading import held_in_every, read_alike, read_specials, re
 from smpcli.modeling.span_head import SpanModel, set_span_prototypes
 from smpcli.training.best import Best
 from smpcli.training.distillation import distil
-from smpcli.training.loop import Summary, train
+from smpcli.training.loop import Summary, Training, train
 from smpcli.training.needs import count_steps
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
@@ -42,6 +50,7 @@ from smpcli.training.statistics import input_statistics
 from smpcli.training.teacher import check_teacher
 
 if TYPE_CHECKING:
+    from smpcli.runs.schema import TeacherInfo
     from smpcli.settings import Settings
     from smpcli.tasks.data import TaskData
     from smpcli.training.checkpoint import Checkpoints
@@ -69,7 +78,7 @@ class Session:
     weights: list[nn.Parameter]
     train_set: Encoded
     objective: Objective
-    teacher: dict[str, Any] | None
+    teacher: TeacherInfo | None
     dev: dict[str, Encoded]
     base_digest: str
     prunable: int
@@ -87,7 +96,7 @@ class Session:
         task = self.settings.task
         return evaluate(self.model, self.dev, task.metrics, task.kind == "regression", self.accelerator.device)
 
-    def state(self, optimizer: torch.optim.Optimizer, scheduler: Any) -> State:
+    def state(self, optimizer: torch.optim.Optimizer) -> State:
         """What training changes: of the model what is trained outside the masked matrices, and the task's own."""
         masked = {id(layer.effective) for layer in self.layers}
         parameters = {
@@ -95,64 +104,61 @@ class Session:
             for name, parameter in self.model.backbone.named_parameters()
             if id(parameter) not in masked and (parameter.requires_grad or name in self.model.own_names)
         }
-        return State(parameters, self.layers, optimizer, scheduler, self.accelerator.device)
+        return State(parameters, self.layers, optimizer, self.accelerator.device)
+
+    def training(self) -> Training:
+        """What the loop trains, on every process; the optimiser is a new one."""
+        run = self.settings.run
+        made = make_optimizer(self.pruner, self.weights, self.layers)
+        model, optimizer = self.accelerator.prepare(self.model, made)
+        return Training(
+            model,
+            self.pruner,
+            self.layers,
+            self.weights,
+            optimizer,
+            self.objective,
+            self.accelerator,
+            steps=self.steps,
+            final_density=1 - run.sparsity,
+            precision=run.precision,
+            max_grad_norm=run.max_grad_norm,
+        )
+
+    def batches(self, order: LengthBuckets) -> Any:
+        """A loader of this process's part of each batch, as micro-batches on the device."""
+        accelerator = self.accelerator
+        part, parts = accelerator.process_index, accelerator.num_processes
+        together = tokens_together(accelerator.device)
+        loader = training_loader(self.train_set, order, part, parts, self.settings.run.data_workers, together)
+        # The loader has divided the batches itself; Accelerate would make them more, not smaller.
+        return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True)
 
     def train(self, on_step: Callable[[Step], None], checkpoints: Checkpoints | None = None) -> Summary:
         """Run the loop from its start, or where `checkpoints` say; then the model has exactly the density asked for.
 
         Raises TrainingDiverged, with the step's examples and the last checkpoint.
         """
-        settings, accelerator = self.settings, self.accelerator
-        optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, self.steps)
-        state = self.state(optimizer, scheduler)
+        settings = self.settings
+        training = self.training()
+        state = self.state(training.optimizer)
         best = Best(state, self.pruner, settings.task.metric) if settings.run.select == "best" else None
         if checkpoints is not None:
             checkpoints.attach(state, best)
-        done = checkpoints.start.step if checkpoints is not None else 0
-        part, parts = accelerator.process_index, accelerator.num_processes
-        order = training_order(settings, self.train_set, done)
-        together = tokens_together(accelerator.device)
-        batches: Any = training_loader(self.train_set, order, part, parts, settings.run.data_workers, together)
-        model, optimizer = accelerator.prepare(self.model, optimizer)
-        # The loader has divided the batches itself; Accelerate would make them more, not smaller.
-        batches = prepare_data_loader(batches, accelerator.device, 1, 0, put_on_device=True)
+        order = training_order(settings, self.train_set, checkpoints.start.step if checkpoints is not None else 0)
+        evaluations = settings.run.evaluations
         try:
-            return self._train(model, optimizer, scheduler, batches, on_step, checkpoints, best)
+            return train(
+                training,
+                self.batches(order),
+                evaluate=self.evaluate,
+                evaluate_after={self.steps * part // evaluations for part in range(1, evaluations)} - {0},
+                on_step=on_step,
+                watch=checkpoints,
+                best=best,
+            )
         except TrainingDiverged as error:
             raise TrainingDiverged(error.step, error.reason, _where(order.batch(error.step), checkpoints)) from None
-
-    def _train(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scheduler: Any,
-        batches: Any,
-        on_step: Callable[[Step], None],
-        checkpoints: Checkpoints | None,
-        best: Best | None,
-    ) -> Summary:
-        settings, accelerator = self.settings, self.accelerator
-        evaluations = settings.run.evaluations
-        return train(
-            model=model,
-            pruner=self.pruner,
-            layers=self.layers,
-            weights=self.weights,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            batches=batches,
-            steps=self.steps,
-            final_density=1 - settings.run.sparsity,
-            objective=self.objective,
-            max_grad_norm=settings.run.max_grad_norm,
-            evaluate=self.evaluate,
-            evaluate_after={self.steps * part // evaluations for part in range(1, evaluations)} - {0},
-            on_step=on_step,
-            precision=settings.run.precision,
-            accelerator=accelerator,
-            watch=checkpoints,
-            best=best,
-        )
 
 
 def _where(examples: list[int], checkpoints: Checkpoints | None) -> str:

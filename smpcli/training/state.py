@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+FORMAT, VERSION = "smp-checkpoint", 2
+
+
 class BestAbout(BaseModel):
     """What a checkpoint says of the best model so far (`select: best`); `training.best.Best` explains it."""
 
@@ -34,15 +37,17 @@ class BestAbout(BaseModel):
     report: dict[str, float]
 
 
-class About(BaseModel):
+class CheckpointInfo(BaseModel):
     """What a checkpoint says beside its tensors.
 
     settings, data, base, teacher, processes: what it belongs to; rows: of metrics.jsonl, as pairs, since their order
-    counts.
+    counts; shapes: of the masks.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    format: str = FORMAT
+    version: int = VERSION
     settings: dict[str, Any]
     data: str
     base: str
@@ -59,6 +64,7 @@ class About(BaseModel):
     python_gauss: float | None
     numpy_random: tuple[int, int, float]
     best: BestAbout | None = None
+    shapes: dict[str, list[int]] = {}
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Saved:
     best_masks, best_tensors: the best model so far, where the run is to end as that."""
 
     path: Path
-    about: About
+    about: CheckpointInfo
     masks: dict[str, Tensor]
     earlier: dict[str, Tensor]
     tensors: dict[str, Tensor]
@@ -88,7 +94,6 @@ class State:
     parameters: Mapping[str, Tensor]
     layers: Sequence[MaskedLayer]
     optimizer: Any
-    scheduler: Any
     device: torch.device
 
     def weights(self) -> dict[str, Tensor]:
@@ -158,18 +163,6 @@ class State:
         for layer in self.layers:
             layer.set_mask(saved.masks[layer.name].to(self.device))
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self._wind(saved.about.step)
-
-    def _wind(self, step: int) -> None:
-        """Learning rates after `step` steps: a function of the step alone."""
-        self.scheduler.last_epoch = step
-        self.scheduler._step_count = step + 1
-        rates = [
-            base * rate(step) for base, rate in zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
-        ]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        self.scheduler._last_lr = rates
 
 
 def numpy_state() -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from handmade import MakeRun, plain_result, tensor_file
 
 from smpcli.errors import UserError
 from smpcli.runs.rundir import RunDir, RunError, digest
-from smpcli.runs.schema import SchemaError
+from smpcli.runs.schema import Result, SchemaError, parse_result
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -233,16 +233,20 @@ def test_a_run_is_unfinished_until_its_result_is_written(tmp_path: Path) -> None
         RunDir.open(run.path)
     with pytest.raises(RunError, match="is unfinished"):
         _ = run.result
-    run.write_result(plain_result(files=run.sizes()))
+    run.write_result(as_result(files=run.sizes()))
     assert json.loads((run.path / "result.json").read_text()) == plain_result(files=run.sizes())
     assert torch.equal(RunDir.open(run.path).read_masks()["block.0.query"], mask)
+
+
+def as_result(**changes: Any) -> Result:
+    return parse_result(json.dumps(plain_result(**changes)))
 
 
 @pytest.mark.parametrize("change", [{"metrics__accuracy": math.nan}, {"run__seed": "1"}, {"run__remaining": 0.2}])
 def test_a_result_that_breaks_the_schema_is_not_written(tmp_path: Path, change: dict[str, Any]) -> None:
     run = RunDir.create(tmp_path, "run")
-    with pytest.raises(ValueError):  # ours to mend, so no UserError; NaN is json's own ValueError
-        run.write_result(plain_result(**change))
+    with pytest.raises(ValueError):  # ours to mend, so no UserError
+        run.write_result(Result.model_validate(plain_result(**change)))
     assert list(run.path.iterdir()) == []
 
 
@@ -285,7 +289,7 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: py
     run.append_metrics({"step": 1})
     run.write_tensors("head.safetensors", {"a": torch.ones(2)})
     run.write_masks({"m": torch.ones(3, 3, dtype=torch.bool)})
-    run.write_result(plain_result(files=run.sizes()))
+    run.write_result(as_result(files=run.sizes()))
     before = snapshot(run.path)
 
     def full(path: Path, *_: Any, **__: Any) -> None:
@@ -304,7 +308,7 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: py
         lambda: run.append_metrics({"step": 2}),
         lambda: run.write_tensors("head.safetensors", {"a": torch.zeros(2)}),
         lambda: run.write_masks({"m": torch.zeros(3, 3, dtype=torch.bool)}),
-        lambda: run.write_result(plain_result(run__seed=9, files={})),
+        lambda: run.write_result(as_result(run__seed=9, files={})),
     ):
         with pytest.raises(UserError, match="No space left"):
             write()

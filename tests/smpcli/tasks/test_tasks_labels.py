@@ -314,5 +314,5 @@ def test_numbers_and_pairs_are_said_and_recorded(glue: Path) -> None:
         "dev: 1 numbers from 0 to 0",
     ]
     described = describe(task, data)
-    assert described["range"] == {"train": [3.8, 5.0], "dev": {"dev": [0.0, 0.0]}}
+    assert described["range"] == {"train": (3.8, 5.0), "dev": {"dev": (0.0, 0.0)}}
     assert "labels" not in described

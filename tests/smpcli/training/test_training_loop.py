@@ -28,7 +28,7 @@ from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import masked_layers
 from smpcli.tasks.data import Examples
-from smpcli.training.loop import Summary, train
+from smpcli.training.loop import Summary, Training, train
 from smpcli.training.objective import task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
 from smpcli.training.progress import Step, TrainingDiverged
@@ -60,29 +60,26 @@ class Run:
             for (batch,) in loader:
                 yield batch
 
-    def train(self, steps: int = STEPS, **options: Any) -> Summary:
-        optimizer, scheduler = make_optimizer(self.pruner, self.weights, self.layers, steps)
-        return train(
-            **{
-                "model": self.model,
-                "pruner": self.pruner,
-                "layers": self.layers,
-                "weights": self.weights,
-                "optimizer": optimizer,
-                "scheduler": scheduler,
-                "batches": training_loader(self.encoded, LengthBuckets(self.encoded.lengths, 16, 0, 50)),
-                "steps": steps,
-                "final_density": 1 - SPARSITY,
-                "objective": task_objective("classification"),
-                "max_grad_norm": 1.0,
-                "evaluate": lambda: NOTHING,
-                "evaluate_after": set(),
-                "on_step": lambda step: None,
-                "precision": "fp32",
-                "accelerator": Accelerator(cpu=True),
-                **options,
-            }
+    def train(self, steps: int = STEPS, final_density: float = 1 - SPARSITY, **options: Any) -> Summary:
+        """`options`: of the loop, and in place of what `Training` is made of."""
+        accelerator = options.pop("accelerator", None) or Accelerator(cpu=True)
+        parts = {"objective": task_objective("classification"), "max_grad_norm": 1.0, "precision": "fp32"}
+        parts = {name: options.pop(name, part) for name, part in parts.items()}
+        training = Training(
+            self.model,
+            self.pruner,
+            self.layers,
+            self.weights,
+            make_optimizer(self.pruner, self.weights, self.layers),
+            accelerator=accelerator,
+            steps=steps,
+            final_density=final_density,
+            **parts,
         )
+        batches = options.pop("batches", None)
+        if batches is None:
+            batches = training_loader(self.encoded, LengthBuckets(self.encoded.lengths, 16, 0, 50))
+        return train(training, batches, **{"evaluate": lambda: NOTHING, **options})
 
 
 def highest(scores: Tensor, k: int) -> Tensor:
