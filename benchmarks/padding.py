@@ -94,7 +94,7 @@ def main() -> None:
     settings = resolve(flags={"task": options.task, "data_dir": options.data_dir})
     data = load_data(settings.task, Path(options.data_dir) if options.data_dir else None)
     tokenizer = load_tokenizer(settings.run.model)
-    encoded = encode(tokenizer, data.train, settings.max_length, settings.task.kind == "regression")
+    encoded = encode(tokenizer, data.train, settings.max_length)
     found: dict[str, Any] = {"examples": len(encoded), "tokens an example": float(encoded.lengths.mean())}
     for batch in (32, 64):
         found[f"padding, batch {batch}"] = [
@@ -131,7 +131,7 @@ def tokenising(tokenizer: Any, data: Any, length: int) -> dict[str, float]:
             os.environ["SMP_CACHE_DIR"] = folder
             for name in seconds:
                 started = time.process_time()
-                encode(tokenizer, data.train, length, regression=False)
+                encode(tokenizer, data.train, length)
                 seconds[name].append(time.process_time() - started)
     del os.environ["SMP_CACHE_DIR"]
     if before is not None:

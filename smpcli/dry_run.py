@@ -59,11 +59,11 @@ def step_counter() -> Callable[[Settings], int | None]:
         run = settings.run
         if settings.run.max_steps is not None:
             return int(settings.run.max_steps)
-        spans = settings.task.kind == "span"
-        place = (run.task, run.data_dir, run.dev_file, *((run.model, run.max_length, run.stride) if spans else ()))
+        windows = settings.task.traits.windows
+        place = (run.task, run.data_dir, run.dev_file, *((run.model, run.max_length, run.stride) if windows else ()))
         if place not in rows:
             where = _path(run.data_dir), _path(run.dev_file)
-            if spans:
+            if windows:
                 rows[place] = _windows(settings, local_data(settings.task, *where))
             else:
                 rows[place], _ = dry_run_sizes(settings.task, *where)
@@ -84,7 +84,7 @@ def make_plan(settings: Settings) -> Plan:
     compute = _compute(settings)
     _check_words(settings)
     _check_teacher(settings)
-    examples = _windows(settings, data) if task.kind == "span" else train
+    examples = _windows(settings, data) if task.traits.windows else train
     steps = count_steps(settings, examples) if examples is not None else settings.run.max_steps
     weights = _count_weights(settings)
     schedule, others = _schedule(settings, steps), _published(settings)
@@ -131,8 +131,8 @@ def _published(settings: Settings) -> list[PublishedRow]:
 
 
 def _windows(settings: Settings, data: TaskData | None) -> int | None:
-    """Windows to train on of a span task's contexts, where data and tokenizer are at hand to count them."""
-    from smpcli.encoding.rows import encode_rows
+    """Windows to train on of long contexts, where data and tokenizer are at hand to count them."""
+    from smpcli.kinds.rows import encode_rows
 
     tokenizer = _tokenizer(settings.run.model, data) if data is not None else None
     return None if data is None or tokenizer is None else len(encode_rows(tokenizer, data.train, settings))
@@ -140,7 +140,7 @@ def _windows(settings: Settings, data: TaskData | None) -> int | None:
 
 def _cut(settings: Settings, data: TaskData | None) -> dict[str, Cut] | None:
     """What is cut off the texts of each set, where data and tokenizer are at hand to count it."""
-    from smpcli.encoding.rows import foresee_cut
+    from smpcli.kinds.rows import foresee_cut
 
     tokenizer = _tokenizer(settings.run.model, data) if data is not None else None
     if data is None or tokenizer is None:

@@ -134,7 +134,7 @@ class Settings:
     @property
     def stride(self) -> int | None:
         """Tokens that windows of a long context share; None for other tasks than spans."""
-        return self.run.stride if self.task.kind == "span" else None
+        return self.run.stride
 
     def replace(self, **updates: Any) -> Settings:
         """These settings with some of the run's own changed."""
@@ -224,7 +224,7 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner], sources:
         updates["max_length"] = task.max_length
     if run.stride is None:
         updates["stride"] = task.stride
-    elif task.kind != "span":
+    elif not task.traits.windows:
         raise UserError(f"setting 'stride' is for span tasks such as squad; task '{task.name}' is a {task.kind}")
     updates |= _absolute_places(run, task)
     try:

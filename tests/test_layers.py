@@ -26,6 +26,7 @@ LAYERS = [
     "smpcli.modeling",
     "smpcli.settings",
     "smpcli.catalogue smpcli.encoding smpcli.device smpcli.runs",
+    "smpcli.kinds",
     "smpcli.evaluation",
     "smpcli.training",
     "smpcli.inspection smpcli.export",

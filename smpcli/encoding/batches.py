@@ -6,11 +6,11 @@ import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from smpcli.encoding.cut import Cut
@@ -34,6 +34,7 @@ MicroBatch = tuple[dict[str, Tensor], Tensor]
 class Encoded(Dataset[int]):
     """Tokenised examples. columns: model input name -> one list of ids an example; labels: one number an example.
 
+    references: what predictions are measured by; ids: the rows' own names, where they have some.
     cut: what they lost where they were too long; None where that isn't known.
     """
 
@@ -41,6 +42,8 @@ class Encoded(Dataset[int]):
     labels: Tensor
     padding: dict[str, int]
     cut: Cut | None = field(default=None, kw_only=True)
+    #: Examples of a batch in evaluation.
+    evaluation_batch: ClassVar[int] = 64
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,6 +54,14 @@ class Encoded(Dataset[int]):
     @property
     def lengths(self) -> np.ndarray:
         return np.fromiter((len(ids) for ids in self.columns["input_ids"]), dtype=np.int64, count=len(self))
+
+    @property
+    def references(self) -> list[Any]:
+        return self.labels.tolist()
+
+    @property
+    def ids(self) -> list[str] | None:
+        return None
 
     def collate(self, indices: Sequence[int]) -> MicroBatch:
         """Inputs padded to the longest of the batch, each (batch, length), and labels (batch,)."""
@@ -65,13 +76,13 @@ class Encoded(Dataset[int]):
         return inputs, self.labels[list(indices)]
 
 
-def encode(tokenizer: Any, examples: Examples, max_length: int, regression: bool) -> Encoded:
+def encode(tokenizer: Any, examples: Examples, max_length: int) -> Encoded:
     """Tokenise examples, cut to `max_length` tokens; large sets come from the cache the next time.
 
     Raises UserError for a text that gives no token, which only a tokenizer that puts nothing around texts has.
     """
     padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
-    labels = torch.tensor(examples.labels, dtype=torch.float32 if regression else torch.long)
+    labels = torch.tensor(examples.labels)  # ids become int64, numbers float32
     columns, lost = tokenise(tokenizer, examples, max_length)
     for text, ids in zip(examples.texts, columns["input_ids"], strict=True):
         if not ids:
@@ -198,7 +209,22 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def evaluation_order(encoded: Encoded, batch_size: int) -> list[list[int]]:
+def evaluation_order(encoded: Encoded) -> list[list[int]]:
     """Batches sorted by length: no randomness, hardly any padding."""
     order = np.argsort(encoded.lengths, kind="stable")
-    return [batch.tolist() for batch in chunks(order, batch_size)]
+    return [batch.tolist() for batch in chunks(order, encoded.evaluation_batch)]
+
+
+#: Which examples, and their logits in float32 on the CPU.
+LogitParts = Iterable[tuple[Sequence[int], Tensor]]
+
+
+@torch.no_grad()
+def logits_in_parts(model: nn.Module, encoded: Encoded, device: torch.device) -> LogitParts:
+    """The logits of every example, a batch at a time, of the model in evaluation mode."""
+    training = model.training
+    model.eval()
+    for indices in evaluation_order(encoded):
+        inputs, _ = encoded.collate(indices)
+        yield indices, model(**{name: tensor.to(device) for name, tensor in inputs.items()}).float().cpu()
+    model.train(training)

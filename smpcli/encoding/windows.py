@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smpcli.encoding.batches import Encoded, evaluation_order
+from smpcli.encoding.batches import Encoded, LogitParts, logits_in_parts
 from smpcli.encoding.cut import Cut
 from smpcli.encoding.tokens import INPUTS
 from smpcli.errors import UserError
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 QUESTION_TOKENS = 64
 ANSWER_TOKENS = 30
 N_BEST = 20
-SPAN_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,17 @@ class EncodedSpans(Encoded):
     questions: Questions
     owners: list[int]
     offsets: list[np.ndarray]
+    evaluation_batch: ClassVar[int] = 32
+
+    @property
+    def references(self) -> list[Any]:
+        """Each question's answers."""
+        return self.questions.texts
+
+    @property
+    def ids(self) -> list[str]:
+        """The questions' own."""
+        return self.questions.ids
 
 
 def encode_questions(tokenizer: Any, questions: Questions, max_length: int, stride: int) -> EncodedSpans:
@@ -103,23 +112,12 @@ def _tokens_of(places: np.ndarray, questions: Questions, owner: int) -> tuple[in
     return int(first), int(max(first, last))
 
 
-@torch.no_grad()
 def answers_of(model: nn.Module, encoded: EncodedSpans, device: torch.device) -> list[str]:
     """The model's answer to each question: the best of the best spans of all its windows."""
-    training = model.training
-    model.eval()
-    answers = answers_from(_logits_of(model, encoded, device), encoded)
-    model.train(training)
-    return answers
+    return answers_from(logits_in_parts(model, encoded, device), encoded)
 
 
-def _logits_of(model: nn.Module, encoded: EncodedSpans, device: torch.device) -> Iterator[tuple[list[int], Tensor]]:
-    for indices in evaluation_order(encoded, SPAN_BATCH):
-        inputs, _ = encoded.collate(indices)
-        yield indices, model(**{name: tensor.to(device) for name, tensor in inputs.items()}).float().cpu()
-
-
-def answers_from(parts: Iterable[tuple[Sequence[int], Tensor]], encoded: EncodedSpans) -> list[str]:
+def answers_from(parts: LogitParts, encoded: EncodedSpans) -> list[str]:
     """The answer to each question, from logits (windows, 2, length) in parts: which windows, and theirs."""
     best: list[list[tuple[float, str]]] = [[] for _ in range(len(encoded.questions))]
     for indices, logits in parts:

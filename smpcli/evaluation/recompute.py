@@ -70,8 +70,8 @@ def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
     data_dir: folder of the original files; for a run on files of one's own, the folder where they are now.
     """
     from smpcli.encoding.batches import check_encoded
-    from smpcli.encoding.rows import encode_rows
     from smpcli.evaluation.restore import restore
+    from smpcli.kinds.rows import encode_rows
     from smpcli.modeling.backbone import load_config
     from smpcli.modeling.limits import limits_of
 
@@ -156,7 +156,7 @@ def recompute(path: Path, data_dir: Path | None = None) -> Recomputed:
 
     run = reopen(path, data_dir)
     task = run.settings.task
-    found = evaluate(run.model, run.dev, task.metrics, task.kind == "regression", torch.device("cpu"))
+    found = evaluate(run.model, run.dev, task.metrics, task.kind, torch.device("cpu"))
     recorded = dict(run.directory.result.metrics)
     cut = {split: part.cut for split, part in run.dev.items() if part.cut is not None}
     notes = overlap_lines(run.rows, run.overlap)

@@ -52,9 +52,9 @@ def evaluate_mask(
 
     from smpcli.device import make_accelerator
     from smpcli.encoding.batches import check_encoded
-    from smpcli.encoding.rows import encode_rows
     from smpcli.evaluation.evaluate import evaluate
     from smpcli.evaluation.restore import apply_masks
+    from smpcli.kinds.rows import encode_rows
     from smpcli.modeling.backbone import load_config, load_tokenizer
     from smpcli.modeling.build import build_model, outline
     from smpcli.modeling.layers import find_prunable
@@ -71,11 +71,10 @@ def evaluate_mask(
     where = make_accelerator(settings.run.device).device
     pruned = build_model(settings.run.spec, settings.task, data.labels, tokenizer)
     apply_masks(pruned, masks, file)
-    regression = settings.task.kind == "regression"
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
     columns = next(iter(dev.values())).columns
     check_encoded(limits_of(pruned, columns), dev.values(), "take a model with more positions")
-    found = evaluate(pruned.to(where).eval(), dev, settings.task.metrics, regression, torch.device(where))
+    found = evaluate(pruned.to(where).eval(), dev, settings.task.metrics, settings.task.kind, torch.device(where))
     kept = sum(int(mask.sum()) for mask in masks.values())
     prunable = sum(mask.numel() for mask in masks.values())
     named = {name: settings.task.words[name] for name in settings.task.outputs}

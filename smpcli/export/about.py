@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, computed_field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    computed_field,
+    model_validator,
+)
 
 from smpcli.errors import UserError, one_line, other_version
 from smpcli.files import write_json
-from smpcli.tasks.task import OUTPUTS
+from smpcli.tasks.traits import TRAITS, Traits, check_kind, output_names
 
 if TYPE_CHECKING:
     from smpcli.evaluation.recompute import Reopened
@@ -37,7 +46,7 @@ class About(BaseModel):
     format: Name
     version: int
     task: Name
-    kind: Literal["classification", "regression", "span"]
+    kind: Annotated[str, AfterValidator(check_kind)]
     labels: list[Name]
     pairs: bool
     max_length: Annotated[int, Field(ge=4, le=1_000_000)]
@@ -59,9 +68,10 @@ class About(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> About:
-        if (self.kind == "classification") != (len(self.labels) >= 2) or len(set(self.labels)) < len(self.labels):
+        traits = self.traits
+        if (not traits.outputs) != (len(self.labels) >= 2) or len(set(self.labels)) < len(self.labels):
             raise ValueError("labels don't fit the kind of task")
-        if (self.kind == "span") != (self.stride is not None) or (self.kind == "span" and not self.pairs):
+        if traits.windows != (self.stride is not None) or (traits.squad and not self.pairs):
             raise ValueError("pairs and stride don't fit the kind of task")
         if self.word_ids is not None and len(self.word_ids) != len(self.outputs):
             raise ValueError("word_ids and labels differ in number")
@@ -70,7 +80,12 @@ class About(BaseModel):
     @property
     def outputs(self) -> list[str]:
         """What the model's outputs stand for, in order: the classes, "score", or "start" and "end"."""
-        return OUTPUTS.get(self.kind, self.labels)
+        return output_names(self.kind, self.labels)
+
+    @property
+    def traits(self) -> Traits:
+        """What sets its task's kind apart."""
+        return TRAITS[self.kind]
 
     @property
     def form(self) -> tuple[str, str, list[str], list[int] | None, int | None, list[str] | None]:
@@ -83,7 +98,7 @@ class About(BaseModel):
         """The class of transformers that has a place for everything."""
         if self.word_ids is not None:
             return "AutoModelForCausalLM" if self.decoder else "AutoModelForMaskedLM"
-        return "AutoModelForQuestionAnswering" if self.kind == "span" else "AutoModelForSequenceClassification"
+        return self.traits.stock
 
 
 def describe(run: Reopened, format: str, version: int) -> About:

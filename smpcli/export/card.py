@@ -24,12 +24,8 @@ if TYPE_CHECKING:
     from smpcli.evaluation.recompute import Reopened
     from smpcli.export.verify import Verified
 
-PIPELINES = {
-    "AutoModelForMaskedLM": "fill-mask",
-    "AutoModelForCausalLM": "text-generation",
-    "AutoModelForQuestionAnswering": "question-answering",
-    "AutoModelForSequenceClassification": "text-classification",
-}
+# Of a model that reads label words; others have their kind's.
+PIPELINES = {"AutoModelForMaskedLM": "fill-mask", "AutoModelForCausalLM": "text-generation"}
 LATENCY_TOKENS, LATENCY_ROUNDS = 32, 20
 README, PLOT = "README.md", "density.png"
 # What the embedded models are called on the hub.
@@ -106,15 +102,13 @@ def _metadata(run: Reopened, about: About, verified: Verified) -> dict[str, Any]
         **({"base_model": base} if on_hub else {}),
         **({"datasets": [source.hub]} if source.hub else {}),
         "tags": ["pruning", "sparse", settings.pruner.name],
-        "pipeline_tag": PIPELINES[about.stock_class],
+        "pipeline_tag": PIPELINES.get(about.stock_class, about.traits.pipeline),
         "model-index": [
             {
                 "name": run.directory.path.name,
                 "results": [
                     {
-                        "task": {"type": "question-answering", "name": "question answering"}
-                        if task.kind == "span"
-                        else {"type": "text-classification", "name": f"text {task.kind}"},
+                        "task": {"type": task.traits.pipeline, "name": task.traits.title},
                         "dataset": dataset,
                         "metrics": [
                             {"type": name, "name": name, "value": value} for name, value in verified.metrics.items()
@@ -172,7 +166,7 @@ def _body(run: Reopened, about: About, verified: Verified, size: int, latency: f
 
 def _use(about: About, length: int) -> Iterable[str]:
     """length: tokens that the folder's tokenizer cuts to."""
-    if about.word_ids is None and about.kind == "span":
+    if about.word_ids is None and about.traits.squad:
         yield (
             "`AutoModelForQuestionAnswering` loads it: at every token of a question and its context a logit for the "
             "answer's start and one for its end."
@@ -194,7 +188,7 @@ def _use(about: About, length: int) -> Iterable[str]:
         )
         words = zip(about.outputs, about.words or [], about.word_ids, strict=True)
         yield _table(("label", "word", "id"), [(text(name), text(word), str(number)) for name, word, number in words])
-    if about.kind == "span":
+    if about.traits.windows:
         cut = f"Windows share {about.stride} tokens of the context and have {length} tokens."
     else:
         cut = f"In training, texts were cut to {length} tokens; the tokenizer does so with `truncation=True`."
@@ -218,7 +212,7 @@ def _texts(about: About) -> Iterable[str]:
 
 def _where(about: About) -> str:
     """Where label words are read."""
-    if about.kind == "span":
+    if about.traits.every_token:
         return "every token"
     if about.decoder:
         return "the last token of the text" + (" (a second text begins with a line feed)" if about.pairs else "")

@@ -129,8 +129,10 @@ def read_details(folder: Path) -> dict[str, Any]:
 
 def shrink_run(run: Reopened, drop_rows_below: int) -> Parts:
     """Take the run's model apart; its own matrices lose the rows that are to be dropped."""
-    if run.settings.task.kind == "span":
-        raise UserError("a span task can't be made compact, which reads one token a text: use --format hf or mask")
+    if (task := run.settings.task).traits.every_token:
+        raise UserError(
+            f"a {task.kind} task can't be made compact, which reads one token a text: use --format hf or mask"
+        )
     require_supported(run.model.config)
     matrices = [matrix.module for matrix in find_prunable(run.model.backbone, run.model.config)]
     dropped = sum(_drop_rows(matrix.weight.data, drop_rows_below) for matrix in matrices)

@@ -82,9 +82,10 @@ class SharedBase:
             raise UserError(
                 f"{path} is over another base model than {first.path} ({about.model}): use them in separate commands"
             )
-        if (about.kind == "span") != (first.about.kind == "span"):
+        if about.traits.every_token != first.about.traits.every_token:
             raise UserError(
-                f"{path} and {first.path}: one finds spans and one doesn't; use them in separate commands"
+                f"{path} and {first.path}: a {about.kind} and a {first.about.kind} task have heads of two sorts; "
+                "use them in separate commands"
             )
         for matrix in self.matrices:
             mask = task.masks.get(matrix.name)

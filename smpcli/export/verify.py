@@ -19,15 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from smpcli.encoding.batches import evaluation_order
-from smpcli.encoding.tokens import second_texts
-from smpcli.encoding.windows import SPAN_BATCH, EncodedSpans, cut_questions
 from smpcli.errors import UserError, one_line
-from smpcli.evaluation.evaluate import EVALUATION_BATCH, evaluate_logits
+from smpcli.evaluation.evaluate import evaluate_logits
 from smpcli.files import cannot_write, refusal
-from smpcli.tasks.squad import Questions
+from smpcli.kinds import KINDS
 
 if TYPE_CHECKING:
-    from smpcli.encoding.batches import Encoded
     from smpcli.evaluation.recompute import Reopened
 
 # Largest difference of logits that an export may have: of logits above 1, this part of the largest, as 32 bits are
@@ -63,7 +60,7 @@ def verify(path: Path, run: Reopened, tolerance: float | None = TOLERANCE, code:
     """
     with tempfile.TemporaryDirectory(prefix="smp-verify-") as name:
         scratch = Path(name)
-        orders = {split: evaluation_order(encoded, _batch_size(encoded)) for split, encoded in run.dev.items()}
+        orders = {split: evaluation_order(encoded) for split, encoded in run.dev.items()}
         _write_questions(run, orders, scratch, plain=code is not None)
         _run_process(path, scratch, code)
         found = load_file(scratch / "logits.safetensors")
@@ -75,7 +72,7 @@ def verify(path: Path, run: Reopened, tolerance: float | None = TOLERANCE, code:
             f"export refused: its logits differ from the run's by {difference:.2e}, more than {tolerance:g}; "
             "`smp eval` on the run tells whether the run itself is sound"
         )
-    metrics = evaluate_logits(logits, run.dev, task.metrics, task.kind == "regression").metrics
+    metrics = evaluate_logits(logits, run.dev, task.metrics, task.kind).metrics
     return Verified(metrics[result.metric], result.value, metrics, difference, examples)
 
 
@@ -111,10 +108,6 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 
-def _batch_size(encoded: Encoded) -> int:
-    return SPAN_BATCH if isinstance(encoded, EncodedSpans) else EVALUATION_BATCH
-
-
 def _write_questions(run: Reopened, orders: dict[str, list[list[int]]], scratch: Path, plain: bool) -> None:
     """Texts, not tokens: the export's own tokenizer is part of it. Batches are of examples, of spans of windows.
 
@@ -122,12 +115,8 @@ def _write_questions(run: Reopened, orders: dict[str, list[list[int]]], scratch:
     """
     splits = {}
     for split, batches in orders.items():
-        rows = run.rows[split]
-        texts, pairs = (rows.questions, rows.contexts) if isinstance(rows, Questions) else (rows.texts, rows.pairs)
-        if plain and isinstance(rows, Questions):
-            texts, *_ = cut_questions(run.tokenizer, texts)
-        elif plain:
-            pairs = second_texts(run.tokenizer, pairs)
+        kind, rows = KINDS[run.settings.task.kind], run.rows[split]
+        texts, pairs = kind.plain_texts(run.tokenizer, rows) if plain else kind.texts(rows)
         splits[split] = {"texts": texts, "pairs": pairs, "batches": batches}
     (scratch / "questions.json").write_text(json.dumps(splits), encoding="utf-8")
 
@@ -160,10 +149,10 @@ def _difference(
     """Largest difference of logits (NaN if any is), largest of the run's logits, and over how many examples."""
     difference, largest, examples = torch.zeros(()), torch.zeros(()), 0
     for split, batches in orders.items():
-        for batch in batches[:: max(1, len(batches) * _batch_size(run.dev[split]) // COMPARED_EXAMPLES)]:
+        for batch in batches[:: max(1, len(batches) * run.dev[split].evaluation_batch // COMPARED_EXAMPLES)]:
             inputs, _ = run.dev[split].collate(batch)
             found, expected = logits[split][batch], run.model(**inputs).float()
-            if isinstance(run.dev[split], EncodedSpans):
+            if run.settings.task.traits.every_token:
                 # Neither what was padded here counts nor what was padded there.
                 real = inputs["attention_mask"][:, None].bool()
                 found, expected = found[..., : real.shape[-1]], expected.where(real, 0)

@@ -14,7 +14,7 @@ from smpcli.modeling.padding import check_padding
 from smpcli.modeling.reading import read_alike
 from smpcli.modeling.span_head import SpanModel
 from smpcli.modeling.spec import ModelSpec
-from smpcli.tasks.task import OUTPUTS
+from smpcli.tasks.traits import TRAITS, output_names
 
 if TYPE_CHECKING:
     from smpcli.tasks.task import Task
@@ -90,7 +90,7 @@ def _refuse_half_a_head(backbone: Any, missing: set[str], name: str) -> None:
 
 
 def _words_form(backbone: Any, kind: str, ids: list[int], mask_id: int | None, padding: int | None) -> TaskModel:
-    if kind == "span":
+    if TRAITS[kind].every_token:
         return SpanModel(backbone, "words", set(), ids)
     return TaskModel(backbone, "words", set(), ids, mask_id, is_decoder(backbone.config), padding)
 
@@ -133,14 +133,14 @@ def _sequence_form(
     output, layer = output_layer(backbone)
     parts = {f"{output}.{part}" for part, _ in layer.named_parameters()}
     own = loaded.missing | parts
-    if kind == "span":
-        return SpanModel(backbone, head, own)
-    made = TaskModel(backbone, head, own, last=is_decoder(config))
+    made = stock_form(backbone, kind, head, own)
+    if TRAITS[kind].every_token:
+        return made
     brought = parts - (loaded.missing - loaded.reshaped)
     if head == "classifier" and brought:
         order = None
         if not parts & loaded.missing:
-            order = [0] if kind == "regression" else label_order(theirs, labels)
+            order = label_order(theirs, labels) if labels else [0]
         if order is None:
             made.notes.append(
                 one_line(
@@ -150,6 +150,13 @@ def _sequence_form(
             )
         _place_rows(backbone, layer, order)
     return made
+
+
+def stock_form(backbone: Any, kind: str, head: str, own: set[str]) -> TaskModel:
+    """A stock model with a head for this kind of task, as one that returns logits."""
+    if TRAITS[kind].every_token:
+        return SpanModel(backbone, head, own)
+    return TaskModel(backbone, head, own, last=is_decoder(backbone.config))
 
 
 def _place_rows(backbone: Any, layer: Any, order: list[int] | None) -> None:
@@ -197,9 +204,9 @@ def _plain(label: str) -> str:
 
 def stock_class(kind: str) -> Any:
     """The stock class that has a head of its own for this kind of task."""
-    from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+    import transformers
 
-    return AutoModelForQuestionAnswering if kind == "span" else AutoModelForSequenceClassification
+    return getattr(transformers, TRAITS[kind].stock)
 
 
 def rebuild(
@@ -259,18 +266,13 @@ def check_weights_at_hand(spec: ModelSpec, task: Task, config: Any) -> None:
     check_base(stock_class(task.kind), spec.name, config)
 
 
-def output_names(kind: str, labels: list[str]) -> list[str]:
-    """What a head's outputs are called; labels: of a classification."""
-    return OUTPUTS.get(kind, labels)
-
-
 def _name_labels(config: Any, kind: str, labels: list[str]) -> None:
     names = output_names(kind, labels)
     config.num_labels = len(names)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
-    if kind != "span":
-        config.problem_type = "regression" if kind == "regression" else "single_label_classification"
+    if problem_type := TRAITS[kind].problem_type:
+        config.problem_type = problem_type
 
 
 def set_dropout(config: Any, rate: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,8 +176,7 @@ def _split(task: Task, table: Table, origin: str) -> TaskData:
     everything = _rows(task, table, left_out)
     keys = everything.split_keys()
     # Any number is as good as another in a regression, and so is any answer: there, all of them count as one class.
-    classes = isinstance(everything, Examples) and task.kind == "classification"
-    labels = everything.labels if isinstance(everything, Examples) and classes else [0] * len(everything)
+    labels = everything.labels if isinstance(everything, Examples) and task.labels else [0] * len(everything)
     dev = _held_out(keys, labels)
     sides = [[row for row, key in enumerate(keys) if (key in dev) is side] for side in (False, True)]
     if not all(sides):
@@ -208,12 +207,26 @@ def _held_out(keys: list[bytes], labels: Sequence[float]) -> set[bytes]:
 
 def _rows(task: Task, table: Table, left_out: dict[str, int]) -> Rows:
     """A table's rows, checked; those without a label are left out, and counted into `left_out`."""
-    if task.kind == "span":
-        return read_questions(table, task.columns)
+    return READERS[task.kind](task, table, left_out)
+
+
+def _questions(task: Task, table: Table, left_out: dict[str, int]) -> Questions:
+    return read_questions(table, task.columns)
+
+
+def _examples(task: Task, table: Table, left_out: dict[str, int]) -> Examples:
     table, unlabelled = labelled(task, table)
     for label, rows in unlabelled.items():
         left_out[label] = left_out.get(label, 0) + rows
     return read_examples(task, table)
+
+
+#: How each kind's rows are read from a table.
+READERS: dict[str, Callable[[Task, Table, dict[str, int]], Rows]] = {
+    "classification": _examples,
+    "regression": _examples,
+    "span": _questions,
+}
 
 
 def _task_data(task: Task, train: Table, dev: dict[str, Table], origin: str) -> TaskData:

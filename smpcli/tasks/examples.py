@@ -17,6 +17,7 @@ from smpcli.tasks.task import Task
 from smpcli.tasks.texts import prepared
 
 FLOAT32_MAX = 3.4028234663852886e38
+TOP = 6  # labels that are shown with their counts
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Examples:
     texts: list[str]
     pairs: list[str] | None
     labels: list[int] | list[float]
+    #: What of one that is in the dev set, too.
+    overlapping = "texts are"
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -61,6 +64,22 @@ class Examples:
         """Equal for rows whose texts are the same: of the same text nothing else is asked."""
         return self.repeat_keys()
 
+    def summary(self, labels: list[str]) -> tuple[str, Any]:
+        """For result.json: "labels" and how many rows each has, or the "range" of numbers."""
+        if not labels:
+            return "range", (min(self.labels), max(self.labels))
+        counts = Counter(self.labels)
+        return "labels", {name: counts[i] for i, name in enumerate(labels)}
+
+    def counted(self, labels: list[str]) -> str:
+        """The same for people."""
+        if not labels:
+            return f"{len(self):,} numbers from {min(self.labels):g} to {max(self.labels):g}"
+        counts = Counter({labels[int(i)]: n for i, n in sorted(Counter(self.labels).items())})
+        top = [f"{visible(name, 40)} ({n:,})" for name, n in counts.most_common(TOP)]
+        rest = [n for _, n in counts.most_common()[TOP:]]
+        return ", ".join([*top, f"{len(rest)} others ({sum(rest):,})"] if rest else top)
+
     def canonical(self, labels: list[str]) -> Iterator[Any]:
         """Each row as JSON takes it, for the digest of the data; labels by name."""
         pairs: Sequence[str | None] = self.pairs or [None] * len(self)
@@ -75,7 +94,7 @@ def read_examples(task: Task, table: Table) -> Examples:
     texts = _texts(table, task.text)
     pairs = _texts(table, task.pair) if task.pair else None
     values = table.values(task.label)
-    if task.kind == "regression":
+    if not task.labels:
         return Examples(texts, pairs, [_number(task, table, row, value) for row, value in enumerate(values)])
     ids = {name: i for i, name in enumerate(task.labels)}
     known = ids | {spelt: ids[name] for spelt, name in task.label_values.items()}

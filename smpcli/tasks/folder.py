@@ -22,7 +22,7 @@ def data_folder(data_dir: Path | None) -> tuple[Path | None, str]:
 
 def read_file(task: Task, path: Path) -> Table:
     """One file of the task's rows, by what its kind is stored in."""
-    if task.kind == "span":
+    if task.traits.squad:
         return read_squad(path)
     return read_table(path, header=task.source.header, drop_short=task.source.drop_incomplete)
 
@@ -39,7 +39,7 @@ def read_folder(
     place = _place(task, folder, given_by)
     name = place.name if place == folder else source.folder
     present = {name: file for name, file in source.dev_files.items() if (place / file).is_file()}
-    alone = sorted(place.glob("*.json")) if task.kind == "span" else []
+    alone = sorted(place.glob("*.json")) if task.traits.squad else []
     trains = (place / source.train_file).is_file()
     if not (trains or present) and len(alone) == 1:
         table = read_file(task, alone[0])
@@ -65,7 +65,7 @@ def _place(task: Task, folder: Path, given_by: str) -> Path:
         raise UserError(f"{'no folder' if not is_file(folder) else 'no folder but a file:'} {folder}: {wanted}")
     if (folder / source.folder).is_dir():
         return folder / source.folder
-    if task.kind == "span" and any(folder.glob("*.json")):
+    if task.traits.squad and any(folder.glob("*.json")):
         return folder
     above = f" (the folder above, {folder.parent}?)" if folder.name == source.folder else ""
     raise UserError(f"{folder} has no sub-folder {source.folder}: {wanted}{above}; it holds {_listing(folder)}")

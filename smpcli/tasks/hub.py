@@ -51,7 +51,7 @@ def ways_out(task: Task) -> str:
 def _table(task: Task, name: str, split: Any) -> Table:
     import datasets
 
-    wanted = [*task.columns, "id"] if task.kind == "span" else task.columns
+    wanted = [*task.columns, "id"] if task.traits.squad else task.columns
     if missing := [column for column in wanted if column not in split.column_names]:
         raise UserError(f"{name} has no column '{missing[0]}'; its columns: {shown(split.column_names)}")
     columns: dict[str, Any] = split.select_columns(wanted)[:]

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from smpcli.errors import UserError, unknown, visible
 from smpcli.tasks.labels import difference, fold, key, missing, no_label, number, shown_apart, twins
@@ -121,9 +121,7 @@ def count(table: Table, column: str) -> Counter[str]:
     return Counter(label_at(table, column, row, value) for row, value in enumerate(table.values(column)))
 
 
-def kind_and_labels(
-    table: Table, column: str
-) -> tuple[Literal["classification", "regression"], list[str], list[str]]:
+def kind_and_labels(table: Table, column: str) -> tuple[str, list[str], list[str]]:
     """Are the labels classes (then which, in order) or numbers to regress on? And which stand for no label?
 
     Numbers where one has a fraction, or where whole numbers are neither few nor 0, 1, 2, … (1, 2, 3, …).

@@ -35,6 +35,8 @@ class Questions:
     questions: list[str]
     contexts: list[str]
     answers: list[list[Answer]]
+    #: What of one that is in the dev set, too.
+    overlapping = "questions are on contexts that are"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,6 +73,13 @@ class Questions:
             key + hashlib.sha256(fold(text).encode("utf-8", "surrogatepass")).digest()
             for key, text in zip(self.text_keys(), self.questions, strict=True)
         ]
+
+    def summary(self, labels: list[str]) -> None:
+        """For result.json: answers have neither counts nor a range."""
+
+    def counted(self, labels: list[str]) -> str:
+        """How many there are, for people."""
+        return f"{len(self):,} questions"
 
     def canonical(self, labels: list[str]) -> Iterator[Any]:
         """Each row as JSON takes it, for the digest of the data. `labels` is empty: answers are no classes."""

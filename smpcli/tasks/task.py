@@ -7,24 +7,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from smpcli.errors import UserError, one_line, unknown
 from smpcli.files import expanded, is_file, is_folder
 from smpcli.paths import RECIPES
 from smpcli.tasks import own, squad
 from smpcli.tasks.tables import FORMATS, read_table
+from smpcli.tasks.traits import TRAITS, Traits, check_kind, output_names
 from smpcli.yaml_text import read_yaml
-
-METRICS = {
-    "classification": ("accuracy", "f1", "macro_f1", "matthews"),
-    "regression": ("pearson", "spearman"),
-    "span": ("f1", "exact_match"),
-}
-# What a regression and a span task read off the model, in place of classes.
-OUTPUTS = {"regression": ["score"], "span": ["start", "end"]}
 
 
 class Source(BaseModel):
@@ -89,7 +82,7 @@ class Task(BaseModel):
 
     name: str = Field(min_length=1)
     title: str
-    kind: Literal["classification", "regression", "span"]
+    kind: Annotated[str, AfterValidator(check_kind)]
     text: str
     pair: str | None = None
     label: str
@@ -108,23 +101,22 @@ class Task(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        labels = set(self.labels)
+        labels, traits = set(self.labels), self.traits
         if len({self.text, self.pair, self.label}) < 3:
             raise ValueError("text, pair and label must be different columns")
-        if self.kind != "classification" and (labels or self.label_values):
-            what = "numbers for labels" if self.kind == "regression" else "answers for labels"
-            raise ValueError(f"{self.kind} has {what}: leave out labels and label_values")
-        if (self.kind == "span") != (self.stride is not None):
+        if traits.outputs and (labels or self.label_values):
+            raise ValueError(f"{self.kind} has {traits.labels} for labels: leave out labels and label_values")
+        if traits.windows != (self.stride is not None):
             raise ValueError("kind span needs stride, and no other kind has one")
-        if self.kind == "span" and (not self.pair or len(self.dev_sets) > 1):
+        if traits.squad and (not self.pair or len(self.dev_sets) > 1):
             raise ValueError("kind span needs pair (the column of the context), and one dev set")
-        if self.kind == "classification" and (len(labels) < 2 or len(labels) < len(self.labels)):
+        if not traits.outputs and (len(labels) < 2 or len(labels) < len(self.labels)):
             raise ValueError("labels must name at least two classes, in the order of their ids, each once")
-        if self.kind != "regression" and self.source.score_range:
+        if traits.labels != "numbers" and self.source.score_range:
             raise ValueError("source.score_range is for regression")
         if strange := sorted(set(self.label_values.values()) - labels):
             raise ValueError(f"label_values: '{strange[0]}' is not one of labels {self.labels}")
-        if self.unlabelled and self.kind == "span":
+        if self.unlabelled and traits.squad:
             raise ValueError("span has answers for labels: leave out unlabelled")
         if both := sorted(set(self.unlabelled) & (labels | self.label_values.keys())):
             raise ValueError(f"unlabelled: '{both[0]}' is a label")
@@ -135,17 +127,22 @@ class Task(BaseModel):
             if len(set(words.values())) < len(words):
                 raise ValueError(f"{key}: two labels have the same word")
         for metric in self.metrics:
-            if metric not in METRICS[self.kind]:
-                known = ", ".join(METRICS[self.kind])
+            if metric not in traits.metrics:
+                known = ", ".join(traits.metrics)
                 raise ValueError(f"metrics: '{metric}' is none for {self.kind}; known: {known}")
-        if self.kind == "classification" and "f1" in self.metrics and len(labels) != 2:
+        if labels and "f1" in self.metrics and len(labels) != 2:
             raise ValueError("metrics: f1 is that of the second of two labels; take macro_f1 for more")
         return self
 
     @property
     def outputs(self) -> list[str]:
         """What the model's outputs stand for, in order: the classes, "score", or "start" and "end"."""
-        return OUTPUTS.get(self.kind, self.labels)
+        return output_names(self.kind, self.labels)
+
+    @property
+    def traits(self) -> Traits:
+        """What sets its kind apart."""
+        return TRAITS[self.kind]
 
     @property
     def columns(self) -> list[str]:
@@ -213,7 +210,7 @@ def _own_file(path: Path, text: str | None, pair: str | None, label: str | None)
     table = read_table(path)
     text, pair, label = own.columns(table, text, pair, label)
     kind, labels, unlabelled = own.kind_and_labels(table, label)
-    what = f"{len(labels)} classes" if kind == "classification" else "regression"
+    what = f"{len(labels)} classes" if labels else kind
     texts = f"'{text}'" + (f" + '{pair}'" if pair else "")
     return Task(
         name=path.stem,
@@ -224,7 +221,7 @@ def _own_file(path: Path, text: str | None, pair: str | None, label: str | None)
         label=label,
         labels=labels,
         unlabelled=unlabelled,
-        metrics=["accuracy", "macro_f1"] if kind == "classification" else ["pearson", "spearman"],
+        metrics=list(TRAITS[kind].usual),
         source=Source(file=path),
     )
 
@@ -239,7 +236,7 @@ def _own_squad(path: Path) -> Task:
         pair="context",
         label="answers",
         words={"start": "Yes", "end": "No"},
-        metrics=["f1", "exact_match"],
+        metrics=list(TRAITS["span"].usual),
         max_length=384,
         stride=128,
         source=Source(file=path),

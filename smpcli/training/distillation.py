@@ -16,22 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax, mse_loss, pad
+from torch.nn.functional import kl_div, log_softmax, pad
 
-from smpcli.encoding.batches import Encoded, check_encoded, chunks, encode, training_order
+from smpcli.encoding.batches import Encoded, check_encoded, chunks, training_order
 from smpcli.errors import UserError
-from smpcli.evaluation.evaluate import EVALUATION_BATCH
+from smpcli.kinds import KINDS
+from smpcli.kinds.span import NEVER
 from smpcli.runs.schema import TeacherInfo
-from smpcli.tasks.examples import Examples
+from smpcli.tasks.traits import TRAITS
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.teacher import Teacher, load_teacher
 
 if TYPE_CHECKING:
     from smpcli.settings import Settings
     from smpcli.tasks.data import TaskData
-
-# A logit that no softmax sees, and that stays finite where -inf would make 0 * inf.
-NEVER = -1e4
 
 
 # -- the loss --------------------------------------------------------------------------------------------
@@ -53,32 +51,16 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float, kind: str) 
 def distilled_objective(task: str, weight: float, temperature: float, kind: str) -> Objective:
     """(1 - weight) * task loss + weight * distillation loss, of labels that `carry` put the teacher's logits beside.
 
-    task: "classification" (logits (batch, labels)); "span" (logits of start and end at each token, (batch, 2, length)
-    or (batch, length, 2)); or "regression" (logits (batch, 1), and the squared error to the teacher's value).
+    task: the kind of task; kind: of divergence.
     """
-    plain = task_objective(task)
+    plain, of_kind = task_objective(task), KINDS[task]
 
     def objective(inputs: dict[str, Tensor], logits: Tensor, carried: Tensor) -> Tensor:
-        own = 2 if task == "span" else 1
-        labels, teacher = carried[:, :own], carried[:, own:]
-        if task == "regression":
-            return (1 - weight) * plain(inputs, logits, labels[:, 0]) + weight * mse_loss(logits, teacher)
-        student = logits
-        if task == "span":
-            # No probability for padding, which the teacher was never asked about.
-            padding = ~inputs["attention_mask"].bool().unsqueeze(1)
-            student = start_and_end(logits, padding.shape[-1]).masked_fill(padding, NEVER)
-            teacher = teacher.reshape(len(teacher), 2, -1)[..., : padding.shape[-1]].masked_fill(padding, NEVER)
-        ids = labels.long() if task == "span" else labels[:, 0].long()
-        learned = divergence(student, teacher, temperature, kind)
-        return (1 - weight) * plain(inputs, logits, ids) + weight * learned
+        labels, teacher = of_kind.uncarried(carried)
+        learned = of_kind.distilled(inputs, logits, teacher, lambda a, b: divergence(a, b, temperature, kind))
+        return (1 - weight) * plain(inputs, logits, labels) + weight * learned
 
     return objective
-
-
-def start_and_end(logits: Tensor, length: int) -> Tensor:
-    """A span model's logits as (batch, 2, length), also where they come as (batch, length, 2)."""
-    return logits if logits.shape[1:] == (2, length) else logits.transpose(1, 2)
 
 
 def carry(train_set: Encoded, logits: Tensor) -> Encoded:
@@ -132,13 +114,13 @@ def distil(
 def _in_teachers_words(
     settings: Settings, data: TaskData, train_set: Encoded, tokenizer: Any, teacher: Teacher
 ) -> Encoded:
-    """The training set as the teacher reads it; for spans it must read as the student does, token by token."""
+    """The training set as the teacher reads it; a head at every token must read as the student's does."""
     from smpcli.modeling.limits import limits_of
     from smpcli.modeling.reading import held_in_every, read_specials
     from smpcli.runs.rundir import is_run
 
-    kind: str = settings.task.kind
-    if kind == "span":
+    kind = settings.task.kind
+    if TRAITS[kind].every_token:
         alike = all(
             getattr(tokenizer, part) == getattr(teacher.tokenizer, part) for part in ("vocab", "model_input_names")
         )
@@ -150,10 +132,9 @@ def _in_teachers_words(
         check_encoded(limits_of(teacher.model, train_set.columns), [train_set], "take a teacher with more positions")
         return train_set
     length = min(settings.max_length, limits_of(teacher.model).positions or settings.max_length)
-    assert isinstance(data.train, Examples)
     if not is_run(Path(str(settings.run.teacher))):  # a run reads as it did
         read_specials(teacher.tokenizer, held_in_every(teacher.tokenizer, data.train.whole_texts()))
-    asked = encode(teacher.tokenizer, data.train, length, kind == "regression")
+    asked = KINDS[kind].encode(teacher.tokenizer, data.train, length, None)
     check_encoded(limits_of(teacher.model, asked.columns), [asked])
     return asked
 
@@ -162,16 +143,15 @@ def _in_teachers_words(
 def teacher_logits(model: nn.Module, encoded: Encoded, wanted: np.ndarray, device: torch.device) -> Tensor:
     """Logits of the wanted examples in float32 on the CPU; all others are NaN, so that no use of one goes unseen.
 
-    Returns (examples, labels), or for spans (examples, 2, longest), padded with a logit that no softmax sees.
+    Returns (examples, outputs), or (examples, outputs, longest), padded with a logit that no softmax sees.
     """
     order = wanted[np.argsort(encoded.lengths[wanted], kind="stable")]
     longest = int(encoded.lengths.max())
     found: Tensor | None = None
-    for indices in chunks(order, EVALUATION_BATCH):
+    for indices in chunks(order, Encoded.evaluation_batch):
         inputs, _ = encoded.collate(indices.tolist())
         logits = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).float().cpu()
         if logits.ndim == 3:
-            logits = start_and_end(logits, inputs["input_ids"].shape[1])
             logits = pad(logits, (0, longest - logits.shape[-1]), value=NEVER)
         if found is None:
             found = torch.full((len(encoded), *logits.shape[1:]), torch.nan)

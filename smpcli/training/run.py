@@ -297,5 +297,5 @@ def _save(session: Session, summary: Summary, directory: RunDir) -> None:
             directory.write_tensors(name, tensors)
     rows = {split: prediction_rows(dev, summary.evaluation.predictions[split]) for split, dev in session.dev.items()}
     directory.write_predictions(rows)
-    if session.settings.task.kind == "span":
+    if session.settings.task.traits.squad:
         directory.write_answers({row["id"]: row["prediction"] for found in rows.values() for row in found})

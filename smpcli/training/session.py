@@ -27,16 +27,16 @@ from smpcli.encoding.batches import (
     training_order,
 )
 from smpcli.encoding.cut import Cut
-from smpcli.encoding.rows import encode_rows
 from smpcli.errors import UserError
 from smpcli.evaluation.evaluate import Evaluation, evaluate
+from smpcli.kinds import KINDS, Kind
+from smpcli.kinds.rows import encode_rows
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
-from smpcli.modeling.heads import TaskModel, set_prototypes
+from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import masked_layers
 from smpcli.modeling.limits import limits_of
 from smpcli.modeling.reading import held_in_every, read_alike, read_specials, remark
-from smpcli.modeling.span_head import SpanModel, set_span_prototypes
 from smpcli.training.best import Best
 from smpcli.training.distillation import distil
 from smpcli.training.loop import Summary, Training, train
@@ -55,9 +55,7 @@ if TYPE_CHECKING:
     from smpcli.tasks.data import TaskData
     from smpcli.training.checkpoint import Checkpoints
 
-# Examples that prototypes are made of, and batches of them that input statistics are taken from.
-PROTOTYPE_EXAMPLES = 2048
-PROTOTYPE_WINDOWS = 512  # a window has some hundred tokens to learn from
+# Batches of what prototypes are made of that input statistics are taken from.
 STATISTICS_BATCHES = 10
 SETUP_BATCH = 64
 
@@ -94,7 +92,7 @@ class Session:
 
     def evaluate(self) -> Evaluation:
         task = self.settings.task
-        return evaluate(self.model, self.dev, task.metrics, task.kind == "regression", self.accelerator.device)
+        return evaluate(self.model, self.dev, task.metrics, task.kind, self.accelerator.device)
 
     def state(self, optimizer: torch.optim.Optimizer) -> State:
         """What training changes: of the model what is trained outside the masked matrices, and the task's own."""
@@ -209,12 +207,10 @@ def assemble(
     read_alike(model, tokenizer, special_tokens)
     check_encoded(limits_of(model, train_set.columns), [train_set, *dev.values()])
     base_digest = model.base_digest()
-    setup = list(_setup_batches(train_set, settings.run.seed, device))
+    kind = KINDS[task.kind]
+    setup = list(_setup_batches(kind, train_set, settings.run.seed, device))
     if model.head == "prototype":
-        if isinstance(model, SpanModel):
-            set_span_prototypes(model, setup, settings.run.head_scale)
-        else:
-            set_prototypes(model, setup, settings.run.head_scale)
+        kind.set_prototypes(model, setup, settings.run.head_scale)
     pruner = settings.pruner(settings.method)
     layers = masked_layers(model.backbone, model.config)
     prunable = sum(layer.weight.numel() for layer in layers)
@@ -292,16 +288,12 @@ def _check_reached(layers: list[MaskedLayer], compute: Callable[[], Tensor], mod
         )
 
 
-def _setup_batches(train_set: Encoded, seed: int, device: torch.device) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+def _setup_batches(
+    kind: Kind, train_set: Encoded, seed: int, device: torch.device
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Random training examples by length, for prototypes and input statistics."""
     order = np.random.default_rng([seed, 1]).permutation(len(train_set))
-    spans = train_set.labels.ndim > 1
-    chosen = order[: PROTOTYPE_WINDOWS if spans else PROTOTYPE_EXAMPLES]
-    if not spans and not train_set.labels.is_floating_point():
-        # A rare class must be among them, as it needs a prototype.
-        classes = train_set.labels.numpy()[order]
-        rare = np.concatenate([np.flatnonzero(classes == label)[:SETUP_BATCH] for label in np.unique(classes)])
-        chosen = np.concatenate([chosen, order[rare[rare >= PROTOTYPE_EXAMPLES]]])
+    chosen = kind.setup_examples(train_set.labels, order)
     chosen = chosen[np.argsort(train_set.lengths[chosen], kind="stable")]
     for indices in chunks(chosen, SETUP_BATCH):
         inputs, labels = train_set.collate(indices.tolist())

@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from smpcli.errors import UserError, one_line
 from smpcli.files import is_folder
-from smpcli.modeling.build import is_decoder, label_names, label_order, pad_as_tokenizer, stock_class
+from smpcli.modeling.build import label_names, label_order, pad_as_tokenizer, stock_class, stock_form
 
 if TYPE_CHECKING:
     from smpcli.modeling.backbone import Loaded
     from smpcli.settings import Settings
+    from smpcli.tasks.task import Task
 
 #: What a recipe says for "name your own": fine for a dry run, refused by a run.
 WANTED = "???"
-# What a teacher's logits are, where they are no labels: one number; start and end.
-COLUMNS = {"regression": [0], "span": [0, 1]}
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | N
         other = _run_settings(RunDir.open(Path(name))).task
         if other.kind != kind:
             raise UserError(f"teacher {name} is of a {other.kind} task, this one is {kind}: take another teacher")
-        return match_labels(other.labels, task.labels, name) if kind == "classification" else COLUMNS[kind]
+        return _columns(task, other.labels, name)
     # What looks like a folder and is none is wrong whether or not the hub is asked.
     model_path(name)
     try:
@@ -84,16 +82,17 @@ def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | N
         raise
     if local_only and (found := check_base(stock_class(kind), name, config)) is not None:
         _require_head(found, name, kind)
-    if kind == "span":
-        return COLUMNS[kind]
     names = label_names(config)
-    if kind == "classification":
-        return match_labels(names, task.labels, name)
-    if len(names) != 1:
+    if task.traits.labels == "numbers" and len(names) != 1:
         raise UserError(
             f"teacher {name} has {len(names)} labels where '{task.name}' asks for one number: take another teacher"
         )
-    return COLUMNS[kind]
+    return _columns(task, names, name)
+
+
+def _columns(task: Task, theirs: Sequence[str], name: str) -> list[int]:
+    """Which of the teacher's outputs stand for the task's."""
+    return match_labels(theirs, task.labels, name) if task.labels else list(range(len(task.outputs)))
 
 
 def _run_settings(directory: Any) -> Settings:
@@ -106,7 +105,6 @@ def load_teacher(settings: Settings) -> Teacher:
     """The teacher in evaluation mode, from a run's folder or a Hugging Face checkpoint. Raises UserError."""
     from smpcli.evaluation.restore import restore
     from smpcli.modeling.backbone import load_base, load_config, load_tokenizer
-    from smpcli.modeling.heads import TaskModel
     from smpcli.modeling.padding import check_padding
     from smpcli.runs.rundir import RunDir, is_run
 
@@ -124,8 +122,7 @@ def load_teacher(settings: Settings) -> Teacher:
     pad_as_tokenizer(config, tokenizer)
     loaded = load_base(stock_class(kind), name, config)
     _require_head(loaded, name, kind)
-    last = is_decoder(config)
-    made = _Spans(loaded.model) if kind == "span" else TaskModel(loaded.model, "classifier", set(), last=last)
+    made = stock_form(loaded.model, kind, "classifier", set())
     check_padding(made, config.model_type, tokenizer)
     return Teacher(made.eval(), tokenizer, order)
 
@@ -136,15 +133,3 @@ def _require_head(loaded: Loaded, name: str, kind: str) -> None:
             f"teacher {name} has no trained head for {kind} (its weights lack {min(loaded.missing)}): take a "
             "fine-tuned checkpoint, or a run of `smp finetune`"
         )
-
-
-class _Spans(nn.Module):
-    """A stock question-answering model as one that returns logits (batch, 2, length)."""
-
-    def __init__(self, backbone: Any) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, **inputs: Tensor) -> Tensor:
-        found = self.backbone(**inputs)
-        return torch.stack([found.start_logits, found.end_logits], 1)

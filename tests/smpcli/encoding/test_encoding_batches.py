@@ -167,9 +167,10 @@ def test_long_and_short_batches_are_mixed() -> None:
     assert 10 < sum(later > earlier for earlier, later in pairwise(means)) < 30
 
 
-def test_evaluation_goes_from_short_to_long() -> None:
+def test_evaluation_goes_from_short_to_long(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = made_of([[1] * n for n in (5, 2, 9, 2, 7)])
-    assert evaluation_order(encoded, 2) == [[1, 3], [0, 4], [2]]
+    monkeypatch.setattr(Encoded, "evaluation_batch", 2)
+    assert evaluation_order(encoded) == [[1, 3], [0, 4], [2]]
 
 
 # -- batches ---------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def test_the_loader_yields_the_sampler_s_batches_epoch_after_epoch(micro_batches
 
 def test_sentences_are_tokenised_and_cut(pico: Any) -> None:
     tokenizer = load_tokenizer(str(pico("bert")))
-    encoded = encode(tokenizer, Examples(["the film", "good " * 30], None, [1, 0]), 6, regression=False)
+    encoded = encode(tokenizer, Examples(["the film", "good " * 30], None, [1, 0]), 6)
     the, film, good = tokenizer.convert_tokens_to_ids(["the", "film", "good"])
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     assert encoded.columns["input_ids"] == [[cls, the, film, sep], [cls, good, good, good, good, sep]]
@@ -223,7 +224,7 @@ def test_sentences_are_tokenised_and_cut(pico: Any) -> None:
 
 def test_pairs_are_two_segments(pico: Any) -> None:
     tokenizer = load_tokenizer(str(pico("bert")))
-    encoded = encode(tokenizer, Examples(["the film"], ["a plot was dull"], [0.25]), 20, regression=True)
+    encoded = encode(tokenizer, Examples(["the film"], ["a plot was dull"], [0.25]), 20)
     assert tokenizer.convert_ids_to_tokens(encoded.columns["input_ids"][0]) == (
         "[CLS] the film [SEP] a plot was dull [SEP]".split()
     )
@@ -233,7 +234,7 @@ def test_pairs_are_two_segments(pico: Any) -> None:
 
 def test_a_model_that_pads_with_another_token_than_0(pico: Any) -> None:
     tokenizer = load_tokenizer(str(pico("roberta")))
-    encoded = encode(tokenizer, Examples(["a film", "a film was good"], None, [1, 0]), 20, regression=False)
+    encoded = encode(tokenizer, Examples(["a film", "a film was good"], None, [1, 0]), 20)
     inputs, _ = encoded.collate([0, 1])
     assert set(inputs) == {"input_ids", "attention_mask"}
     assert inputs["input_ids"][0, -2:].tolist() == [1, 1] == [tokenizer.pad_token_id] * 2
@@ -245,7 +246,7 @@ def test_padding_leaves_the_logits_alone(pico: Any, name: str) -> None:
 
     model = AutoModelForSequenceClassification.from_pretrained(pico(name)).eval()
     examples = Examples(["fine", "a film with a dull plot", "good"], None, [0, 0, 0])
-    encoded = encode(load_tokenizer(str(pico(name))), examples, 20, regression=False)
+    encoded = encode(load_tokenizer(str(pico(name))), examples, 20)
     with torch.no_grad():
         together = model(**encoded.collate([0, 1, 2])[0]).logits
         alone = torch.cat([model(**encoded.collate([index])[0]).logits for index in range(3)])

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from smpcli import evaluate, plan, prune
-from smpcli.encoding import rows as encoding
 from smpcli.encoding.cut import Cut, describe
-from smpcli.encoding.rows import encode_rows, foresee_cut
+from smpcli.kinds import rows as encoding
+from smpcli.kinds.rows import encode_rows, foresee_cut
 from smpcli.main import app
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.settings import resolve

@@ -47,7 +47,7 @@ def test_the_same_ids_with_and_without_the_cache(
 ) -> None:
     tokenizer = load_tokenizer(str(pico(name)))
     expected = plainly(tokenizer, examples, 12)
-    first, second = (encode(tokenizer, examples, 12, regression=False) for _ in range(2))
+    first, second = (encode(tokenizer, examples, 12) for _ in range(2))
     assert len(list(cache.iterdir())) == 1
     for found in (first, second):
         assert found.columns == expected
@@ -139,7 +139,7 @@ def test_what_is_cut_off_is_counted(
     assert 0 < sum(lost > 0 for lost in expected) <= 60
     for _ in range(2):  # made, then from the cache
         assert tokens.tokenise(tokenizer, given, 12)[1].tolist() == expected
-    found = encode(tokenizer, given, 12, regression=False).cut
+    found = encode(tokenizer, given, 12).cut
     assert found is not None
     assert (found.cut, found.examples) == (sum(lost > 0 for lost in expected), 60)
     assert (found.lost, found.tokens) == (sum(expected), sum(whole))

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from smpcli.encoding.batches import Encoded, encode
-from smpcli.evaluation.evaluate import evaluate, logits_of, predictions_of
+from smpcli.encoding.batches import Encoded, encode, logits_in_parts
+from smpcli.evaluation.evaluate import evaluate
+from smpcli.kinds.kind import in_order
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.heads import TaskModel
 from smpcli.tasks.data import Examples
@@ -26,7 +27,7 @@ def model(pico: Any) -> TaskModel:
 def encoded(pico: Any, sentiment: Any, rows: slice) -> Encoded:
     texts = [text for text, _ in sentiment.rows[rows]]
     labels = [int(label == "positive") for _, label in sentiment.rows[rows]]
-    return encode(load_tokenizer(str(pico("bert"))), Examples(texts, None, labels), 40, regression=False)
+    return encode(load_tokenizer(str(pico("bert"))), Examples(texts, None, labels), 40)
 
 
 def test_logits_come_in_the_order_of_the_examples_and_without_dropout(
@@ -35,7 +36,7 @@ def test_logits_come_in_the_order_of_the_examples_and_without_dropout(
     # More than two batches, sorted by length inside.
     data = encoded(pico, sentiment, slice(0, 150))
     model.train()
-    found = logits_of(model, data, CPU)
+    found = in_order(logits_in_parts(model, data, CPU))
     assert model.training
     assert not found.requires_grad
     model.eval()
@@ -45,16 +46,10 @@ def test_logits_come_in_the_order_of_the_examples_and_without_dropout(
     assert not (found[1:] == found[:-1]).all()
 
 
-def test_predictions_are_the_highest_logit_or_the_value() -> None:
-    logits = torch.tensor([[0.1, 0.3, -1.0], [5.0, 4.0, 4.5]])
-    assert predictions_of(logits, regression=False) == [1, 0]
-    assert predictions_of(torch.tensor([[0.5], [-2.0]]), regression=True) == [0.5, -2.0]
-
-
 def test_each_split_has_its_metrics_and_predictions(pico: Any, sentiment: Any, model: TaskModel) -> None:
     splits = {"matched": slice(0, 30), "mismatched": slice(30, 70)}
     dev = {name: encoded(pico, sentiment, rows) for name, rows in splits.items()}
-    found = evaluate(model, dev, ["accuracy", "f1"], False, CPU)
+    found = evaluate(model, dev, ["accuracy", "f1"], "classification", CPU)
     assert list(found.metrics) == ["accuracy_matched", "f1_matched", "accuracy_mismatched", "f1_mismatched"]
     for name, suffix in (("matched", "_matched"), ("mismatched", "_mismatched")):
         predictions, labels = found.predictions[name], dev[name].labels.tolist()
@@ -69,6 +64,6 @@ def test_a_regression_is_measured_by_its_values(pico: Any, sentiment: Any) -> No
 
     data = encoded(pico, sentiment, slice(0, 20))
     lengths = Encoded(data.columns, torch.from_numpy(data.lengths * 2.0 + 1), data.padding)
-    found = evaluate(Length(), {"dev": lengths}, ["pearson", "spearman"], True, CPU)
+    found = evaluate(Length(), {"dev": lengths}, ["pearson", "spearman"], "regression", CPU)
     assert found.metrics == pytest.approx({"pearson": 1.0, "spearman": 1.0})
     assert found.predictions["dev"] == data.lengths.tolist()

@@ -214,10 +214,10 @@ def test_control_characters_alone_are_no_text_for_a_model_that_adds_nothing(pico
 
     tokenizer = load_tokenizer(str(pico("bert")))
     texts = Examples(["a film", "\x01\x02"], None, [0, 1])
-    assert encode(tokenizer, texts, 24, regression=False).lengths.tolist() == [4, 2]
+    assert encode(tokenizer, texts, 24).lengths.tolist() == [4, 2]
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     with pytest.raises(UserError, match=r"the text '\\x01\\x02' holds no token that the model reads"):
-        encode(tokenizer, texts, 24, regression=False)
+        encode(tokenizer, texts, 24)
 
 
 # -- a tokenizer that appends its padding token --------------------------------------------------------------

@@ -49,7 +49,7 @@ class Run:
         self.model = TaskModel(backbone, "prototype", {"classifier.weight", "classifier.bias"})
         rows = sentiment.rows[:40]
         examples = Examples([text for text, _ in rows], None, [int(label == "positive") for _, label in rows])
-        self.encoded = encode(load_tokenizer(str(pico("bert"))), examples, 40, regression=False)
+        self.encoded = encode(load_tokenizer(str(pico("bert"))), examples, 40)
         self.layers: list[MaskedLayer] = masked_layers(backbone, backbone.config) if pruner.prunes else []
         attach(pruner, self.layers, {})
         self.weights = trained_weights(pruner, self.model, self.layers)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from smpcli import UserError, evaluate, prune
+from smpcli.kinds import KINDS
 from smpcli.training import session
 
 LABELS = ["positive", "negative"]
@@ -167,7 +168,8 @@ def test_prototypes_and_statistics_come_from_the_training_rows_alone(
     pico: Any, sentiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, set[int]]] = []
-    prototypes, statistics = session.set_prototypes, session.input_statistics
+    kind = KINDS["classification"]
+    prototypes, statistics = kind.set_prototypes, session.input_statistics
 
     def count_rows(model: Any, batches: Any, scale: float) -> None:
         batches = list(batches)
@@ -180,7 +182,7 @@ def test_prototypes_and_statistics_come_from_the_training_rows_alone(
         seen.append((sum(len(inputs["input_ids"]) for inputs in batches), set()))
         return statistics(model, layers, batches)
 
-    monkeypatch.setattr(session, "set_prototypes", count_rows)
+    monkeypatch.setattr(kind, "set_prototypes", count_rows)
     monkeypatch.setattr(session, "input_statistics", count_more)
     train = result(run(pico, sentiment.csv, tmp_path).path)["data"]["train"]
     # Few examples: all of them, once, both times.

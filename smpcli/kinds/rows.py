@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smpcli.encoding.batches import Encoded, count_cut, encode
+from smpcli.encoding.batches import Encoded
 from smpcli.encoding.cut import Cut
-from smpcli.encoding.tokens import tokenise_anew
-from smpcli.encoding.windows import cut_questions, encode_questions
-from smpcli.tasks.squad import Questions
+from smpcli.kinds import KINDS
 
 if TYPE_CHECKING:
     from smpcli.settings import Settings
@@ -23,10 +21,7 @@ SAMPLE = 2_000
 
 def encode_rows(tokenizer: Any, rows: Rows, settings: Settings) -> Encoded:
     """Tokenise the rows of any kind of task. Of questions there may be more windows than rows."""
-    if isinstance(rows, Questions):
-        assert settings.stride is not None
-        return encode_questions(tokenizer, rows, settings.max_length, settings.stride)
-    return encode(tokenizer, rows, settings.max_length, settings.task.kind == "regression")
+    return KINDS[settings.task.kind].encode(tokenizer, rows, settings.max_length, settings.stride)
 
 
 def foresee_cut(tokenizer: Any, rows: Rows, settings: Settings) -> Cut:
@@ -35,9 +30,5 @@ def foresee_cut(tokenizer: Any, rows: Rows, settings: Settings) -> Cut:
     if len(rows) > SAMPLE:
         # Files are often sorted by label or length: from end to end.
         picked = rows.take(np.linspace(0, len(rows) - 1, SAMPLE).astype(int).tolist())
-    if isinstance(picked, Questions):
-        *_, cut = cut_questions(tokenizer, picked.questions)
-    else:
-        length = settings.max_length
-        cut = count_cut(picked, *tokenise_anew(tokenizer, picked, length), length)
+    cut = KINDS[settings.task.kind].cut(tokenizer, picked, settings.max_length)
     return cut if picked is rows else dataclasses.replace(cut, of=len(rows))
