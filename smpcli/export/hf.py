@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from smpcli.export.formats import Exported
 from smpcli.export.ready import Ready
 from smpcli.export.tokenizer import save_tokenizer
 from smpcli.export.verify import size_of, staged, verify
+from smpcli.kinds import KINDS
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import rebuild
 
@@ -19,31 +21,32 @@ SUFFIX = "-hf"
 FORMAT = "hf"
 VERSION = 1
 
-# What smpcli/export/reload.py does, in a process that uses transformers and the folder alone.
+# What smpcli/export/reload.py does, in a process that uses transformers and the folder alone. Its words in capitals
+# are filled in by the kind of task.
 _CODE = """
 import json, sys, torch, transformers
 from safetensors.torch import save_file
 folder, scratch = sys.argv[1:]
 about = json.load(open(f"{folder}/smp.json", encoding="utf-8"))
 questions = json.load(open(f"{scratch}/questions.json", encoding="utf-8"))
-words, mask, span = about["word_ids"], about["mask_id"], about["kind"] == "span"
+words, mask = about["word_ids"], about["mask_id"]
 model = getattr(transformers, about["stock_class"]).from_pretrained(
     folder, trust_remote_code=False, use_safetensors=True
 ).eval()
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, padding_side="right")
 # As the card tells a reader to: the length is the tokenizer's own.
 how = {"truncation": True, "return_attention_mask": True}
-if span:
+if about["stride"] is not None:
     how |= {"truncation": "only_second", "stride": about["stride"], "return_overflowing_tokens": True}
 
 def answer(batch):
     inputs = tokenizer.pad({name: [encoded[name][i] for i in batch] for name in names}, return_tensors="pt")
     with torch.no_grad():
         found = model(**inputs)
-    if span:
-        return found.logits[..., words].mT if words else torch.stack([found.start_logits, found.end_logits], 1)
     if not words:
-        return found.logits
+        return STOCK_LOGITS
+    if EVERY_TOKEN:
+        return found.logits[..., words].mT
     ids = inputs["input_ids"]
     where = (ids == mask).int().argmax(1) if mask is not None else 0 * ids[:, 0]
     if about["decoder"]:
@@ -72,7 +75,8 @@ def write(run: Reopened, target: Path) -> Exported:
     with staged(target) as fresh:
         about = describe(run, FORMAT, VERSION)
         _save(run, about, fresh)
-        verified = verify(fresh, run, code=_CODE)
+        kind = {"STOCK_LOGITS": KINDS[about.kind].stock_logits, "EVERY_TOKEN": str(about.traits.every_token)}
+        verified = verify(fresh, run, code=re.sub("|".join(kind), lambda name: kind[name[0]], _CODE))
         weights = (fresh / "model.safetensors").stat().st_size
         write_card(run, about, verified, weights, measure_latency(_load_stock(fresh, about)), fresh)
         return Exported(target, "hf", size_of(fresh), verified)

@@ -44,4 +44,4 @@ def _from_run(path: Path, model: str | None) -> Ready:
     pruned, tokenizer = restore(directory, settings, task.labels)
     stride = settings.stride
     how = settings.max_length, task.pair is not None, stride, directory.result.data.special_tokens
-    return Ready(pruned, tokenizer, task.name, task.labels, *how)
+    return Ready(pruned, tokenizer, task.name, task.kind, task.labels, *how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from smpcli.encoding.tokens import INPUTS, second_texts
 from smpcli.encoding.windows import EncodedSpans, answers_of, encode_questions
 from smpcli.errors import UserError, one_line
+from smpcli.kinds import KINDS
 from smpcli.modeling.limits import Limits, check_fits, limits_of
 from smpcli.modeling.reading import read_specials
 from smpcli.tasks.squad import Questions
@@ -26,9 +27,9 @@ SHORTEN = "shorten them"
 class Ready(nn.Module):
     """`model(**inputs)` are logits (batch, labels), (batch, 1) of a regression, or (batch, 2, length) of a span task.
 
-    `predict` takes texts. model: any module that returns such logits; task: the task's name; labels: class names in
-    the order of the logits, of a classification; max_length: tokens a text is cut to, as in training; pairs: whether
-    an example is two texts; stride: of a span task, tokens that windows of a long context share, else None;
+    `predict` takes texts. model: any module that returns such logits; task, kind: the task's name and its kind's;
+    labels: class names in the order of the logits, of a classification; max_length: tokens a text is cut to, as in
+    training; pairs: whether an example is two texts; stride: tokens that windows of a long context share, else None;
     special_tokens: those that each text it learned from holds (`modeling/reading.py`).
     """
 
@@ -37,6 +38,7 @@ class Ready(nn.Module):
         model: nn.Module,
         tokenizer: Any,
         task: str,
+        kind: str,
         labels: list[str],
         max_length: int,
         pairs: bool,
@@ -47,6 +49,7 @@ class Ready(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.task = task
+        self.kind = KINDS[kind]
         self.labels = labels
         self.max_length = max_length
         self.pairs = pairs
@@ -60,7 +63,7 @@ class Ready(nn.Module):
         """From what an export says of itself."""
         read_specials(tokenizer, about.special_tokens)
         how = about.max_length, about.pairs, about.stride, about.special_tokens
-        return cls(model, tokenizer, about.task, about.labels, *how)
+        return cls(model, tokenizer, about.task, about.kind, about.labels, *how)
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Token ids and masks (batch, length) -> float32 logits (batch, labels), of spans (batch, 2, length)."""
@@ -140,7 +143,7 @@ class Ready(nn.Module):
             for row, tokens in enumerate(inputs["attention_mask"].sum(1).tolist()):
                 if not tokens:
                     raise UserError(f"text {first + start + row} holds no token that the model reads: leave it out")
-            answers += self._answers(self._logits(inputs))
+            answers += self.kind.answers(self._logits(inputs), self.labels)
         return answers
 
     def _check(self, number: int, parts: Sequence[str]) -> None:
@@ -163,12 +166,3 @@ class Ready(nn.Module):
         if missing := set(range(len(questions))) - read:
             raise UserError(f"text {first + min(missing)}: the context is empty, so it holds no answer")
         return [{"answer": answer} for answer in answers_of(self, windows, self._device)]
-
-    def _answers(self, logits: Tensor) -> Iterator[dict[str, Any]]:
-        if not self.labels:
-            yield from ({"value": value} for value in logits[:, 0].tolist())
-            return
-        for row in logits.softmax(1).tolist():
-            best = max(range(len(row)), key=row.__getitem__)
-            scores = dict(zip(self.labels, row, strict=True))
-            yield {"label": self.labels[best], "score": row[best], "scores": scores}

@@ -14,7 +14,7 @@ from smpcli.encoding.cut import Cut
 from smpcli.encoding.tokens import second_texts, tokenise_anew
 from smpcli.modeling.heads import TaskModel, set_prototypes
 from smpcli.tasks.examples import Examples
-from smpcli.tasks.metrics import compute
+from smpcli.tasks.metrics import compute, undefined
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,9 @@ Predictions = list[int] | list[float] | list[str]
 
 class Kind(ABC):
     """A kind of task. Labels: as `Encoded` has them; logits: the model's in float32, (batch, outputs)."""
+
+    #: Python for the logits, from `found`: what the stock class with a head of its own returns.
+    stock_logits = "found.logits"
 
     # -- rows become tokens ------------------------------------------------------------------------------
 
@@ -90,6 +93,11 @@ class Kind(ABC):
     def measure(self, metrics: list[str], predictions: Any, references: Sequence[Any]) -> dict[str, float]:
         """Each of the metrics; references: as `Encoded` has them."""
         return compute(metrics, predictions, references)
+
+    def undefined(self, metrics: Sequence[str], rows: Rows) -> str | None:
+        """Which metrics say nothing on these rows, and why; None where all do."""
+        assert isinstance(rows, Examples)
+        return undefined(metrics, rows.labels)
 
     def answers(self, logits: Tensor, labels: Sequence[str]) -> list[dict[str, Any]]:
         """What `predict` says of each text; labels: the classes' names. Not of kinds that read windows."""

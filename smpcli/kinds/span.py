@@ -31,6 +31,8 @@ PROTOTYPE_WINDOWS = 512  # a window has some hundred tokens to learn from
 class Span(Kind):
     """logits (batch, 2, length): of start and end at each token; labels (batch, 2): their positions."""
 
+    stock_logits = "torch.stack([found.start_logits, found.end_logits], 1)"
+
     def encode(self, tokenizer: Any, rows: Rows, max_length: int, stride: int | None) -> EncodedSpans:
         assert isinstance(rows, Questions) and stride is not None
         return encode_questions(tokenizer, rows, max_length, stride)
@@ -85,3 +87,6 @@ class Span(Kind):
 
     def measure(self, metrics: list[str], predictions: Any, references: Sequence[Any]) -> dict[str, float]:
         return compute_answers(metrics, predictions, references)
+
+    def undefined(self, metrics: Sequence[str], rows: Rows) -> None:
+        """Answers can always be told apart."""

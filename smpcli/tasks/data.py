@@ -175,9 +175,7 @@ def _split(task: Task, table: Table, origin: str) -> TaskData:
     left_out: dict[str, int] = {}
     everything = _rows(task, table, left_out)
     keys = everything.split_keys()
-    # Any number is as good as another in a regression, and so is any answer: there, all of them count as one class.
-    labels = everything.labels if isinstance(everything, Examples) and task.labels else [0] * len(everything)
-    dev = _held_out(keys, labels)
+    dev = _held_out(keys, everything.classes(task.labels))
     sides = [[row for row, key in enumerate(keys) if (key in dev) is side] for side in (False, True)]
     if not all(sides):
         raise UserError(
@@ -238,16 +236,7 @@ def _task_data(task: Task, train: Table, dev: dict[str, Table], origin: str) -> 
 def _finish(
     task: Task, name: str, train: Rows, dev: dict[str, Rows], origin: str, left_out: dict[str, int]
 ) -> TaskData:
-    if isinstance(train, Examples):
-        seen = set(train.labels)
-        if len(seen) == 1:
-            only = task.labels[int(train.labels[0])] if task.labels else train.labels[0]
-            raise UserError(
-                f"{name}: every row to train on has the label '{only}'; there is nothing to learn from one"
-            )
-        missing = [label for i, label in enumerate(task.labels) if i not in seen]
-        if missing:
-            raise UserError(f"{name}: no row to train on has the label '{missing[0]}'")
+    train.check(name, task.labels)
     digest = _digest(task.labels, {"train": train, **dev})
     learned = set(train.text_keys())
     overlap = {split: sum(key in learned for key in rows.text_keys()) for split, rows in dev.items()}

@@ -64,6 +64,21 @@ class Examples:
         """Equal for rows whose texts are the same: of the same text nothing else is asked."""
         return self.repeat_keys()
 
+    def classes(self, labels: list[str]) -> Sequence[float]:
+        """What a split keeps some of on either side: each class; any number is as good as another."""
+        return self.labels if labels else [0] * len(self)
+
+    def check(self, name: str, labels: list[str]) -> None:
+        """Raises `UserError` where there is nothing to learn: one label only, or a class without a row."""
+        seen = set(self.labels)
+        if len(seen) == 1:
+            only = labels[int(self.labels[0])] if labels else self.labels[0]
+            raise UserError(
+                f"{name}: every row to train on has the label '{only}'; there is nothing to learn from one"
+            )
+        if missing := [label for i, label in enumerate(labels) if i not in seen]:
+            raise UserError(f"{name}: no row to train on has the label '{missing[0]}'")
+
     def summary(self, labels: list[str]) -> tuple[str, Any]:
         """For result.json: "labels" and how many rows each has, or the "range" of numbers."""
         if not labels:

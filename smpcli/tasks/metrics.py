@@ -80,16 +80,16 @@ def predicts_one(predictions: Sequence[Any]) -> bool:
     return all(value == predictions[0] for value in predictions)
 
 
-def one_class(predictions: Sequence[int] | Sequence[float] | Sequence[str], labels: Sequence[str]) -> str | None:
+def one_class(predictions: Sequence[Any], labels: Sequence[str]) -> str | None:
     """Says of predictions that are all the same what they are; None of others. labels: class names in id order."""
     if not predicts_one(predictions):
         return None
     first, everywhere = predictions[0], f"for all {len(predictions):,} examples"
-    if isinstance(first, str):
-        return f"predicts one answer only, '{one_line(first, 40)}', {everywhere}"
     if isinstance(first, float):
         return f"predicts one number only, {first:.4g}, {everywhere}: no correlation can be told"
-    return f"predicts one class only, '{one_line(labels[first], 40)}', {everywhere}"
+    if isinstance(first, int):
+        return f"predicts one class only, '{one_line(labels[first], 40)}', {everywhere}"
+    return f"predicts one answer only, '{one_line(str(first), 40)}', {everywhere}"
 
 
 def _correlation(name: str, guess: np.ndarray, truth: np.ndarray) -> float:

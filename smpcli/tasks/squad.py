@@ -74,6 +74,13 @@ class Questions:
             for key, text in zip(self.text_keys(), self.questions, strict=True)
         ]
 
+    def classes(self, labels: list[str]) -> list[int]:
+        """Any answer is as good as another."""
+        return [0] * len(self)
+
+    def check(self, name: str, labels: list[str]) -> None:
+        """Any answers can be learned from."""
+
     def summary(self, labels: list[str]) -> None:
         """For result.json: answers have neither counts nor a range."""
 

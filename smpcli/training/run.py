@@ -221,11 +221,10 @@ def _note(progress: RunObserver, text: str) -> None:
 
 
 def _note_blind_metrics(settings: Settings, data: TaskData, progress: RunObserver) -> None:
-    from smpcli.tasks.data import Examples
-    from smpcli.tasks.metrics import undefined
+    from smpcli.kinds import KINDS
 
     for split, examples in data.dev.items():
-        if isinstance(examples, Examples) and (reason := undefined(settings.task.metrics, examples.labels)):
+        if reason := KINDS[settings.task.kind].undefined(settings.task.metrics, examples):
             _note(progress, f"warning: dev set '{split}': {reason}")
 
 
