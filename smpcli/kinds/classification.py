@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from smpcli.encoding.batches import Encoded, LogitParts
-from smpcli.kinds.kind import SETUP_EXAMPLES, Kind, Predictions, in_order
+from smpcli.kinds.kind import SETUP_EXAMPLES, Divergence, Inputs, Kind, Predictions, in_order
 
 OF_A_CLASS = 64  # examples that a rare class's prototype is made of
 
@@ -18,16 +18,10 @@ OF_A_CLASS = 64  # examples that a rare class's prototype is made of
 class Classification(Kind):
     """logits (batch, labels), labels (batch,) class ids."""
 
-    def loss(self, inputs: dict[str, Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, inputs: Inputs, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(logits, labels)
 
-    def distilled(
-        self,
-        inputs: dict[str, Tensor],
-        logits: Tensor,
-        teacher: Tensor,
-        divergence: Callable[[Tensor, Tensor], Tensor],
-    ) -> Tensor:
+    def distilled(self, inputs: Inputs, logits: Tensor, teacher: Tensor, divergence: Divergence) -> Tensor:
         return divergence(logits, teacher)
 
     def uncarried(self, carried: Tensor) -> tuple[Tensor, Tensor]:

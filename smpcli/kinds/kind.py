@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from smpcli.encoding.batches import Encoded, LogitParts, count_cut, encode
+from smpcli.encoding.batches import Encoded, LogitParts, MicroBatch, count_cut, encode
 from smpcli.encoding.cut import Cut
 from smpcli.encoding.tokens import second_texts, tokenise_anew
 from smpcli.modeling.heads import TaskModel, set_prototypes
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from smpcli.tasks.data import Rows
 
 SETUP_EXAMPLES = 2048  # that prototypes and input statistics are made of
+#: The model's, by name, each (batch, length).
+Inputs = dict[str, Tensor]
+#: Of two softmaxes over the last dimension of logits, a scalar.
+Divergence = Callable[[Tensor, Tensor], Tensor]
 #: Class ids, numbers, or texts of answers, in the order of the examples.
 Predictions = list[int] | list[float] | list[str]
 
@@ -57,18 +61,12 @@ class Kind(ABC):
     # -- training ----------------------------------------------------------------------------------------
 
     @abstractmethod
-    def loss(self, inputs: dict[str, Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, inputs: Inputs, logits: Tensor, labels: Tensor) -> Tensor:
         """What training minimises: the mean over a batch, a scalar."""
 
     @abstractmethod
-    def distilled(
-        self,
-        inputs: dict[str, Tensor],
-        logits: Tensor,
-        teacher: Tensor,
-        divergence: Callable[[Tensor, Tensor], Tensor],
-    ) -> Tensor:
-        """The distance to a teacher's logits, a scalar; divergence: of two softmaxes over the last dimension."""
+    def distilled(self, inputs: Inputs, logits: Tensor, teacher: Tensor, divergence: Divergence) -> Tensor:
+        """The distance to a teacher's logits, a scalar."""
 
     def uncarried(self, carried: Tensor) -> tuple[Tensor, Tensor]:
         """Labels as `loss` takes them, and the teacher's logits, from rows of numbers (batch, 1 + outputs)."""
@@ -78,9 +76,7 @@ class Kind(ABC):
         """Which of the training examples, in a random order, prototypes and input statistics are made of."""
         return order[:SETUP_EXAMPLES]
 
-    def set_prototypes(
-        self, model: TaskModel, batches: Iterable[tuple[dict[str, Tensor], Tensor]], scale: float
-    ) -> None:
+    def set_prototypes(self, model: TaskModel, batches: Iterable[MicroBatch], scale: float) -> None:
         """Make the model's output layer prototypes of these (inputs, labels)."""
         set_prototypes(model, batches, scale)
 

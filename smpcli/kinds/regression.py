@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from smpcli.encoding.batches import Encoded, LogitParts
-from smpcli.kinds.kind import Kind, Predictions, in_order
+from smpcli.kinds.kind import Divergence, Inputs, Kind, Predictions, in_order
 
 
 class Regression(Kind):
     """logits (batch, 1), labels (batch,) numbers."""
 
-    def loss(self, inputs: dict[str, Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, inputs: Inputs, logits: Tensor, labels: Tensor) -> Tensor:
         return mse_loss(logits[:, 0], labels)
 
-    def distilled(
-        self,
-        inputs: dict[str, Tensor],
-        logits: Tensor,
-        teacher: Tensor,
-        divergence: Callable[[Tensor, Tensor], Tensor],
-    ) -> Tensor:
+    def distilled(self, inputs: Inputs, logits: Tensor, teacher: Tensor, divergence: Divergence) -> Tensor:
         """The squared error to the teacher's value."""
         return mse_loss(logits, teacher)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from smpcli.encoding.batches import Encoded, LogitParts
+from smpcli.encoding.batches import Encoded, LogitParts, MicroBatch
 from smpcli.encoding.cut import Cut
 from smpcli.encoding.windows import EncodedSpans, answers_from, cut_questions, encode_questions
-from smpcli.kinds.kind import Kind, Predictions
+from smpcli.kinds.kind import Divergence, Inputs, Kind, Predictions
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.span_head import SpanModel, set_span_prototypes
 from smpcli.tasks.metrics import compute_answers
@@ -50,19 +50,13 @@ class Span(Kind):
         questions, contexts = self.texts(rows)
         return cut_questions(tokenizer, questions)[0], contexts
 
-    def loss(self, inputs: dict[str, Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, inputs: Inputs, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean of the two cross-entropies (BERT, arXiv 1810.04805, 4.2), each over the tokens that are there."""
         padding = inputs["attention_mask"][:, None, :] == 0
         logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
         return cross_entropy(logits.flatten(0, 1), labels.flatten())
 
-    def distilled(
-        self,
-        inputs: dict[str, Tensor],
-        logits: Tensor,
-        teacher: Tensor,
-        divergence: Callable[[Tensor, Tensor], Tensor],
-    ) -> Tensor:
+    def distilled(self, inputs: Inputs, logits: Tensor, teacher: Tensor, divergence: Divergence) -> Tensor:
         # No probability for padding, which the teacher was never asked about.
         padding = ~inputs["attention_mask"].bool().unsqueeze(1)
         teacher = teacher.reshape(len(teacher), 2, -1)[..., : padding.shape[-1]]
@@ -74,9 +68,7 @@ class Span(Kind):
     def setup_examples(self, labels: Tensor, order: np.ndarray) -> np.ndarray:
         return order[:PROTOTYPE_WINDOWS]
 
-    def set_prototypes(
-        self, model: TaskModel, batches: Iterable[tuple[dict[str, Tensor], Tensor]], scale: float
-    ) -> None:
+    def set_prototypes(self, model: TaskModel, batches: Iterable[MicroBatch], scale: float) -> None:
         assert isinstance(model, SpanModel)
         set_span_prototypes(model, batches, scale)
 

@@ -140,7 +140,7 @@ def _sequence_form(
     if head == "classifier" and brought:
         order = None
         if not parts & loaded.missing:
-            order = label_order(theirs, labels) if labels else [0]
+            order = [0] if TRAITS[kind].outputs else label_order(theirs, labels)
         if order is None:
             made.notes.append(
                 one_line(
