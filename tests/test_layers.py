@@ -13,10 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent
 #: From the ground up; rooms of one line know nothing of each other. docs/architecture.md says what is in each.
 LAYERS = [
     "pruners.errors pruners.schedule",
+    "pruners.registry",
     "pruners.masks",
     "pruners.base",
     "pruners.scored",
-    "pruners.registry pruners.masking pruners.smp pruners.movement pruners.magnitude pruners.dense",
+    "pruners.methods pruners.masking pruners.smp pruners.movement pruners.magnitude pruners.dense",
     "pruners.soft_movement pruners.l0",
     "pruners",
     "smpcli.errors smpcli.paths smpcli.text smpcli.network smpcli.console",
