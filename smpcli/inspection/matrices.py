@@ -40,7 +40,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Channels:
+class ChannelCounts:
     """Numbers inside blocks that one matrix writes and another reads; `gone` are those that carry nothing."""
 
     total: int
@@ -57,8 +57,8 @@ class Compact:
     area: int
     filled_area: int
     compact_area: int
-    heads: Channels | None
-    neurons: Channels | None
+    heads: ChannelCounts | None
+    neurons: ChannelCounts | None
 
 
 def places(names: Iterable[str]) -> dict[str, tuple[int, str]]:
@@ -151,8 +151,8 @@ def compact(masks: Mapping[str, Tensor], heads: int | None) -> Compact:
         area=sum(matrix.size for matrix in matrices),
         filled_area=sum(matrix.filled_area for matrix in matrices),
         compact_area=area,
-        heads=Channels(total_heads, gone_heads) if known_heads else None,
-        neurons=Channels(total_neurons, gone_neurons) if known_neurons else None,
+        heads=ChannelCounts(total_heads, gone_heads) if known_heads else None,
+        neurons=ChannelCounts(total_neurons, gone_neurons) if known_neurons else None,
     )
 
 

@@ -186,7 +186,7 @@ class RayEngine:
     def __init__(self, workers: int | None, address: str | None) -> None:
         import ray
 
-        from smpcli.sweeping.worker import carry_out
+        from smpcli.sweeping.worker import make_run
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._ray = ray
@@ -218,7 +218,7 @@ class RayEngine:
             num_gpus=min(1, gpus / self.slots),
             max_retries=RAY_RETRIES,
             runtime_env={"env_vars": variables},
-        )(carry_out)
+        )(make_run)
 
     def start(self, name: str, job: Mapping[str, Any]) -> None:
         self._tasks[self._run.remote(json.loads(json.dumps(job, default=os.fspath)))] = name
