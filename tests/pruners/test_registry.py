@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 import pruners
+import smpcli
 from pruners.base import Pruner
 from pruners.errors import PrunerError, UserError
 from pruners.methods import METHODS
 from pruners.registry import Entry, Registry
+from smpcli.catalogue import describe_method
+from smpcli.settings import resolve
 
 BUILT_IN = {"smp", "movement", "soft-movement", "magnitude", "dense"}
 
@@ -153,6 +156,13 @@ def test_a_plugin_that_fails_at_import_is_named_with_its_package(
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     assert METHODS.load("magnitude").name == "magnitude"
+
+
+def test_a_broken_method_is_a_user_error_of_the_program(install: Install) -> None:
+    install("smp-bad", "0.3", "bad_pruner", "1 / 0", {"bad": "bad_pruner:Bad"})
+    for ask in (lambda: describe_method("bad"), lambda: resolve(flags={"method": "bad", "task": "movies"})):
+        with pytest.raises(smpcli.UserError, match=r"method 'bad' of package smp-bad 0\.3 fails at import"):
+            ask()
 
 
 def test_the_class_must_bear_the_name_of_its_entry_point(install: Install) -> None:
