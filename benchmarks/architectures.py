@@ -290,11 +290,9 @@ def walk(folder: Path, head: str) -> dict[str, str]:
 
 
 def _said(action: Callable[[], object]) -> str:
-    from pruners.errors import PrunerError
-
     try:
         action()
-    except (UserError, PrunerError) as error:
+    except UserError as error:
         return f"refused: {error}"
     except Exception as error:  # a fault of ours, which this script looks for
         return one_line(f"failed: {type(error).__name__}: {error} {_place(error)}", 400)

@@ -26,7 +26,7 @@ __all__ = ["MaskedLayer", "Pruner", "PrunerSettings", "ScoredPruner", "ScoredSet
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that `pruners.registry` can be read without importing torch.
+    # Lazy, so that methods can be listed without importing torch.
     if name in _HOME:
         from importlib import import_module
 

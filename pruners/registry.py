@@ -1,27 +1,21 @@
-"""Name -> pruner: the built-in methods, and what other packages publish as entry points of group "smp.pruners".
-
-Listing imports no plugin and no torch; a plugin is imported when its method is asked for by name.
-"""
+"""Names that stand for code, built in or published by other packages: methods, export formats, engines of sweeps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import Any, Generic, TypeVar
 
-from pruners.errors import PrunerError
+from pruners.errors import PrunerError, unknown
 
-if TYPE_CHECKING:
-    from pruners.base import Pruner
-
-GROUP = "smp.pruners"
+T = TypeVar("T")
 OWN_PACKAGE = "smp (built in)"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One published method: its name, "module:Class", the package it comes from, and a line about it."""
+    """What a name stands for: "module:attribute" or a module, the package it comes from, and a line about it."""
 
     name: str
     target: str
@@ -29,161 +23,78 @@ class Entry:
     summary: str = ""
 
 
-_BUILT_IN = [
-    Entry(
-        "smp",
-        "pruners.smp:SMP",
-        OWN_PACKAGE,
-        "Static Model Pruning: weights stay frozen, only which of them to keep is learned.",
-    ),
-    Entry(
-        "movement",
-        "pruners.movement:Movement",
-        OWN_PACKAGE,
-        "Movement pruning: scores and weights are trained, the highest scores of each matrix stay.",
-    ),
-    Entry(
-        "soft-movement",
-        "pruners.soft_movement:SoftMovement",
-        OWN_PACKAGE,
-        "Soft movement pruning: one global threshold on the scores, steered to the sparsity asked for.",
-    ),
-    Entry(
-        "l0",
-        "pruners.l0:L0",
-        OWN_PACKAGE,
-        "L0 regularisation: hard-concrete gates and weights are trained, steered to the sparsity asked for.",
-    ),
-    Entry(
-        "magnitude",
-        "pruners.magnitude:Magnitude",
-        OWN_PACKAGE,
-        "Magnitude pruning: weights are fine-tuned, the largest of each matrix stay.",
-    ),
-    Entry("dense", "pruners.dense:Dense", OWN_PACKAGE, "Fine-tuning without pruning: the baseline."),
-]
+class Registry(Generic[T]):
+    """Things of one kind by name. Listing imports none of them; one is imported when it is loaded.
 
-
-def entries() -> dict[str, list[Entry]]:
-    """All published methods by name; a name with more than one entry is a collision (`load` refuses it)."""
-    found: dict[str, list[Entry]] = {entry.name: [entry] for entry in _BUILT_IN}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
-        package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
-        entry = Entry(point.name, point.value, package)
-        others = found.setdefault(point.name, [])
-        # A package that is visible twice on sys.path (a checkout and its installation) is one owner.
-        if entry not in others:
-            others.append(entry)
-    return found
-
-
-def load(name: str) -> type[Pruner]:
-    """Import and return the pruner class called `name`.
-
-    Raises KeyError when nobody publishes it, PrunerError when two packages do, or when its package fails.
+    kind: what messages call them; built_in: name -> (target, summary); hint: where a person finds the names.
+    group: of entry points, by which other packages publish more; check: raises PrunerError for what can't be one.
     """
-    owners = entries()[name]
-    if len(owners) > 1:
-        raise PrunerError(
-            f"two packages publish a method '{name}': "
-            + " and ".join(f"{owner.package} ({owner.target})" for owner in owners)
-            + "; uninstall or rename one"
-        )
-    owner = owners[0]
-    module, _, attribute = owner.target.partition(":")
-    try:
-        pruner = getattr(import_module(module), attribute)
-    except (Exception, SystemExit) as error:
-        if owner.package == OWN_PACKAGE:
-            raise
-        raise PrunerError(
-            f"method '{name}' of package {owner.package} fails at import ({type(error).__name__}: {error}); "
-            "update or uninstall that package"
-        ) from error
-    _check(pruner, name, owner)
-    return pruner  # type: ignore[no-any-return]
 
+    def __init__(
+        self,
+        kind: str,
+        built_in: Mapping[str, tuple[str, str]],
+        hint: str = "",
+        group: str | None = None,
+        check: Callable[[Any, Entry], None] | None = None,
+    ) -> None:
+        self.kind, self.hint, self.group, self.check = kind, hint, group, check
+        self._built_in = {name: Entry(name, target, OWN_PACKAGE, line) for name, (target, line) in built_in.items()}
 
-def _check(pruner: object, name: str, owner: Entry) -> None:
-    from dataclasses import fields
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries())
 
-    from pruners.base import Pruner, PrunerSettings
+    def entries(self) -> dict[str, list[Entry]]:
+        """All that is published, by name; a name with more than one entry is a collision (`load` refuses it)."""
+        found = {name: [entry] for name, entry in self._built_in.items()}
+        if self.group is None:
+            return found
+        from importlib.metadata import entry_points
 
-    def broken(reason: str) -> PrunerError:
-        return PrunerError(f"method '{name}' of package {owner.package}: {owner.target} {reason}")
+        for point in sorted(entry_points(group=self.group), key=lambda point: (point.name, point.value)):
+            package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
+            entry = Entry(point.name, point.value, package)
+            others = found.setdefault(point.name, [])
+            # A package that is visible twice on sys.path (a checkout and its installation) is one owner.
+            if entry not in others:
+                others.append(entry)
+        return found
 
-    if not (isinstance(pruner, type) and issubclass(pruner, Pruner)):
-        raise broken("is no subclass of pruners.Pruner")
-    for attribute in ("name", "title"):
-        if not isinstance(getattr(pruner, attribute, None), str):
-            raise broken(f"has no {attribute}")
-    if pruner.name != name:
-        raise PrunerError(
-            f"method '{name}' of package {owner.package}: the class calls itself '{pruner.name}'; "
-            "entry point and class must agree"
-        )
-    if not (isinstance(pruner.Settings, type) and issubclass(pruner.Settings, PrunerSettings)):
-        raise broken("has Settings that are no subclass of pruners.PrunerSettings")
-    if reason := _ignored(pruner):
-        raise broken(reason)
-    known = {*(field.name for field in fields(pruner.Settings)), *dir(pruner.Settings)}
-    if pruner.trains_scores and "scores_lr" not in known:
-        raise broken(
-            "trains scores, but its Settings have no scores_lr, so they would never change: derive Settings from "
-            'pruners.ScoredSettings, or add scores_lr: float = setting(2e-2, "peak learning rate of the scores", 0)'
-        )
-    if pruner.trains_scores and pruner.start is Pruner.start:
-        raise broken("trains scores, but has no start() that returns the first: add one, or derive from ScoredPruner")
+    def require(self, name: str, where: str = "") -> list[Entry]:
+        """The entries of a name. Raises UserError, with the nearest name, where nobody publishes it.
 
+        where: what named it, for the message.
+        """
+        found = self.entries()
+        if name not in found:
+            raise unknown(self.kind, name, found, "; ".join(filter(None, (where, self.hint))))
+        return found[name]
 
-def _ignored(pruner: type[Pruner]) -> str | None:
-    """What a plugin says that would be ignored in silence; None where all is well."""
-    from dataclasses import fields
-    from inspect import get_annotations
+    def load(self, name: str) -> T:
+        """Import and return what `name` stands for.
 
-    from pruners.base import Pruner
-    from pruners.scored import ScoredPruner, ScoredSettings
-
-    settings = {field.name for field in fields(pruner.Settings)}
-    for kind in _own(pruner.Settings):
-        annotated = get_annotations(kind)
-        if annotated and "__dataclass_fields__" not in vars(kind):
-            return f"has Settings that do nothing: put @dataclass above {kind.__name__}"
-        if untyped := sorted(settings & vars(kind).keys() - annotated.keys()):
-            name = untyped[0]
-            return f"sets {name} in its Settings without a type, which does nothing: write {name}: float = …"
-    known = {*dir(Pruner), *dir(ScoredPruner), *get_annotations(Pruner), *get_annotations(ScoredPruner)}
-    for kinds, names in (
-        (_own(pruner), {name for name in known if not name.startswith("_")}),
-        (_own(pruner.Settings), {field.name for field in fields(ScoredSettings)}),
-    ):
-        for kind in kinds:
-            if found := _misspelt(kind, names):
-                return f"has {found[0]}, which means nothing to smp: did you mean {found[1]}?"
-    if not pruner.trains_scores and any("start" in vars(kind) for kind in _own(pruner)):
-        return "has a start(), which is never asked: add trains_scores = True"
-    return None
-
-
-def _own(kind: type) -> list[type]:
-    """The class and its bases, without ours and Python's."""
-    return [base for base in kind.__mro__ if base.__module__.partition(".")[0] not in ("pruners", "builtins")]
-
-
-def _misspelt(kind: type, names: set[str]) -> tuple[str, str] | None:
-    """A name of the class that is almost one of `names`, and that one. What its module reads itself is meant so."""
-    import ast
-    import inspect
-    import sys
-    from difflib import get_close_matches
-
-    own = {name for name in {*vars(kind), *inspect.get_annotations(kind)} if not name.startswith("_")} - names
-    close = {name: match for name in sorted(own) for match in get_close_matches(name, names, 1, 0.8)}
-    if not close:
-        return None
-    try:
-        source = ast.parse(inspect.getsource(sys.modules[kind.__module__]))
-    except (OSError, TypeError, KeyError, SyntaxError):
-        return None
-    read = {node.attr for node in ast.walk(source) if isinstance(node, ast.Attribute)}
-    return next(((name, match) for name, match in close.items() if name not in read), None)
+        Raises UserError when nobody publishes it, PrunerError when two packages do, or when its package fails.
+        """
+        owners = self.require(name)
+        if len(owners) > 1:
+            raise PrunerError(
+                f"two packages publish a {self.kind} '{name}': "
+                + " and ".join(f"{owner.package} ({owner.target})" for owner in owners)
+                + "; uninstall or rename one"
+            )
+        (owner,) = owners
+        module, _, attribute = owner.target.partition(":")
+        try:
+            found = import_module(module)
+            if attribute:
+                found = getattr(found, attribute)
+        except (Exception, SystemExit) as error:
+            if owner.package == OWN_PACKAGE:
+                raise
+            raise PrunerError(
+                f"{self.kind} '{name}' of package {owner.package} fails at import ({type(error).__name__}: {error}); "
+                "update or uninstall that package"
+            ) from error
+        if self.check is not None:
+            self.check(found, owner)
+        return found  # type: ignore[return-value]

@@ -234,11 +234,11 @@ def bench_train(
     length: tokens a text; settings: what --set takes, for every method. Raises UserError for bad input.
     """
     _quietly()
-    from pruners import registry
+    from pruners.methods import METHODS
     from smpcli.bench.train import Case, time_methods
 
     case = Case(model or "minilm", batch_size, length, precision, device, sparsity, dict(settings or {}), threads)
-    return time_methods(methods or list(registry.entries()), case, rounds, memory, on_round or (lambda done: None))
+    return time_methods(methods or list(METHODS), case, rounds, memory, on_round or (lambda done: None))
 
 
 def sweep(

@@ -6,9 +6,7 @@ import dataclasses
 import inspect
 from typing import Any, get_type_hints
 
-from pruners import registry
-from pruners.errors import PrunerError
-from smpcli.errors import UserError, unknown
+from pruners.methods import METHODS
 from smpcli.paths import RECIPES
 from smpcli.yaml_text import read_yaml
 
@@ -16,7 +14,7 @@ from smpcli.yaml_text import read_yaml
 def list_methods() -> list[dict[str, str]]:
     """One entry a published method; two owners of one name are both listed, and the name can't be used."""
     found = []
-    for name, owners in registry.entries().items():
+    for name, owners in METHODS.entries().items():
         for owner in owners:
             summary = owner.summary
             if len(owners) > 1:
@@ -30,20 +28,14 @@ def describe_method(name: str) -> dict[str, Any]:
     """A method in full: what it does, paper, every setting with type, default and help text."""
     from smpcli.settings import RunSettings
 
-    entries = registry.entries()
-    if name not in entries:
-        raise unknown("method", name, entries, "`smp methods` lists them")
-    try:
-        pruner = registry.load(name)
-    except PrunerError as error:
-        raise UserError(str(error)) from error
+    pruner = METHODS.load(name)
     hints = get_type_hints(pruner.Settings)
     return {
         "name": name,
         "title": pruner.title,
         "description": inspect.getdoc(pruner) or "",
         "paper": pruner.paper,
-        "package": entries[name][0].package,
+        "package": METHODS.require(name)[0].package,
         "settings": [
             {
                 "name": field.name,

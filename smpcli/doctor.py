@@ -68,10 +68,10 @@ def _devices() -> dict[str, Any]:
 
 def _other_methods() -> dict[str, str]:
     """Methods that other packages brought, each with its package."""
-    from pruners import registry
+    from pruners.registry import OWN_PACKAGE
     from smpcli.catalogue import list_methods
 
-    return {entry["name"]: entry["package"] for entry in list_methods() if entry["package"] != registry.OWN_PACKAGE}
+    return {entry["name"]: entry["package"] for entry in list_methods() if entry["package"] != OWN_PACKAGE}
 
 
 def _hub_cache() -> Path:

@@ -5,20 +5,18 @@ Everything a person can get wrong is a `UserError`: one line that says what is w
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
+
+from pruners.errors import UserError as UserError
+from pruners.errors import one_line as one_line
+from pruners.errors import unknown as unknown
 
 EXIT_INTERNAL = 1
 EXIT_USER = 2
 EXIT_SOME_FAILED = 3  # a sweep did its part, but not all of its runs did
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-
-
-class UserError(Exception):
-    """Bad input: `message` is one line, says what is wrong and names a way out."""
 
 
 class Interrupted(BaseException):
@@ -49,30 +47,6 @@ def other_version(name: object, found: object, known: int, anew: str) -> UserErr
     return UserError(
         one_line(f"{name} has version {shown} and this smp reads {known}: {anew if older else 'upgrade smp'}")
     )
-
-
-def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
-    """The error for a name that isn't there, with the nearest one that is.
-
-    >>> str(unknown("method", "mop", ["smp", "dense"], "`smp methods` lists them"))
-    "unknown method 'mop'; did you mean 'smp'? (`smp methods` lists them)"
-    """
-    known = sorted(known)
-    name = one_line(name, 60)
-    by_lower = {one.lower(): one for one in known}
-    near = [by_lower[one] for one in difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)]
-    if near:
-        suggestion = f"; did you mean '{near[0]}'?"
-    else:
-        shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
-        suggestion = f"; known: {shown}" if known else ""
-    return UserError(f"unknown {kind} '{name}'{suggestion}" + (f" ({hint})" if hint else ""))
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """Fold white space so that a message stays one line of at most `limit` characters."""
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def invisible(char: str) -> bool:

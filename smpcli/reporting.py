@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pruners.errors import PrunerError
 from smpcli import console
 from smpcli.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USER, Interrupted, UserError, one_line
 
@@ -27,7 +26,7 @@ def guarded(action: Callable[[], object]) -> int:
         if code == EXIT_INTERRUPTED:  # Typer has caught the KeyboardInterrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except (UserError, PrunerError) as error:
+    except UserError as error:
         console.error(str(error))
         return EXIT_USER
     except KeyboardInterrupt:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from pruners import registry
-from pruners.errors import PrunerError
+from pruners.methods import METHODS
 from smpcli.errors import UserError, one_line, unknown
 from smpcli.files import expanded, is_file, is_folder
 from smpcli.modeling.backbone import EMBEDDED
@@ -180,9 +179,7 @@ def resolve(
     if not given.get("task"):
         raise UserError("no task: name one with --task (`smp tasks` lists them)")
     method = str(given.get("method", RunSettings.model_fields["method"].default))
-    if method not in registry.entries():
-        where = f"in {sources['method']}; " if "method" in sources else ""
-        raise unknown("method", method, registry.entries(), f"{where}`smp methods` lists them")
+    METHODS.require(method, f"in {sources['method']}" if "method" in sources else "")
     _check_run_values({key: value for key, value in given.items() if key in RunSettings.model_fields}, sources)
     task = find_task(
         str(given["task"]),
@@ -196,11 +193,7 @@ def resolve(
         if key not in given:
             given[key] = value
             sources[key] = f"task {task.name}"
-    try:
-        pruner = registry.load(method)
-    except PrunerError as error:
-        raise UserError(str(error)) from error
-    return _validated(given, task, pruner, sources)
+    return _validated(given, task, METHODS.load(method), sources)
 
 
 def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner], sources: Mapping[str, str]) -> Settings:

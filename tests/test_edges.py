@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from pruners import registry
 from pruners.errors import PrunerError
 from pruners.masks.allocation import proportional_counts
 from pruners.masks.layer import LayerStatistics, MaskedLayer
+from pruners.methods import METHODS
 from pruners.smp import SMP
 from pruners.soft_movement import SoftMovement
 from smpcli import UserError, plan, prune
@@ -56,7 +56,7 @@ def test_a_plugin_class_that_lacks_something_is_named(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(__import__("sys").modules, "odd_pruner", raising=False)
     with pytest.raises(PrunerError, match=r"smp-odd 1\.0"):
-        registry.load("odd")
+        METHODS.load("odd")
 
 
 def test_a_class_that_is_not_among_the_examples_has_an_empty_prototype(pico: Any) -> None:

@@ -1,4 +1,7 @@
-"""Imports go one way, those of functions and of TYPE_CHECKING included: no upward arrow, and no circle of files."""
+"""Imports go one way, those of functions and of TYPE_CHECKING included: no upward arrow, and no circle of files.
+
+And a name means one thing: no two public classes share one, nor two files (but a command's and what it calls).
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 #: From the ground up; rooms of one line know nothing of each other. docs/architecture.md says what is in each.
 LAYERS = [
     "pruners.errors pruners.schedule",
+    "pruners.registry",
     "pruners.masks",
     "pruners.base",
     "pruners.scored",
-    "pruners.registry pruners.masking pruners.smp pruners.movement pruners.magnitude pruners.dense",
+    "pruners.methods pruners.masking pruners.smp pruners.movement pruners.magnitude pruners.dense",
     "pruners.soft_movement pruners.l0",
     "pruners",
     "smpcli.errors smpcli.paths smpcli.text smpcli.network smpcli.console",
@@ -94,6 +98,35 @@ def test_no_module_takes_the_place_of_a_function() -> None:
     import smpcli
 
     assert {name for name in smpcli.__all__ if f"smpcli.{name}" in sources()} == {"export"}
+
+
+def twice(modules: Mapping[str, str]) -> list[str]:
+    """Names that two public classes have, and those that two files of one package have."""
+    owners: dict[str, list[str]] = {}
+    for name, source in modules.items():
+        if not name.startswith("smpcli.commands."):
+            owners.setdefault(f"{name.split('.')[0]}: {name.split('.')[-1]}.py", []).append(name)
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                owners.setdefault(f"class {node.name}", []).append(name)
+    return [f"{what} in {' and '.join(places)}" for what, places in owners.items() if len(places) > 1]
+
+
+def test_a_name_means_one_thing() -> None:
+    assert twice(sources()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "planted", "said"),
+    [
+        ("smpcli.text", "class Matrix: ...", "class Matrix in smpcli.inspection.matrices and smpcli.text"),
+        ("smpcli.runs.loop", "", "smpcli: loop.py in smpcli.runs.loop and smpcli.training.loop"),
+    ],
+)
+def test_a_planted_twin_is_found(module: str, planted: str, said: str) -> None:
+    modules = sources()
+    modules[module] = modules.get(module, "") + f"\n{planted}\n"
+    assert said in twice(dict(sorted(modules.items())))
 
 
 @pytest.mark.parametrize(

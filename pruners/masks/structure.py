@@ -25,18 +25,12 @@ from torch import Tensor
 
 from pruners.errors import PrunerError, ScoreError
 from pruners.masks.allocation import SAMPLE_STRIDE, round_to_total
+from pruners.masks.architectures import matrices_by_role
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.selection import top_k_mask
 
-# The pairs of matrices that share channels, by the ends of their kinds in the architectures that have them, and the
-# axis that is the channel in each: 0 rows, 1 columns.
-_QUERY = ("self.query", "q_lin", "attn.q", "self.query_proj")
-_KEY = ("self.key", "k_lin", "attn.k", "self.key_proj")
-_VALUE = ("self.value", "v_lin", "attn.v", "self.value_proj")
-_OUTPUT = ("attention.output.dense", "out_lin", "attn.o")
-_UP = ("intermediate.dense", "ffn.lin1")
-_DOWN = ("output.dense", "ffn.lin2")
-_PAIRS = ((_QUERY, 0, _KEY, 0), (_VALUE, 0, _OUTPUT, 1), (_UP, 0, _DOWN, 1))
+# The pairs of matrices that share channels, and the axis that is the channel in each: 0 rows, 1 columns.
+_PAIRS = (("query", 0, "key", 0), ("value", 0, "output", 1), ("up", 0, "down", 1))
 
 # From this many scores on, a threshold comes from a sample of them.
 SAMPLED_FROM = 2**16
@@ -76,49 +70,35 @@ def find_channels(layers: Sequence[MaskedLayer]) -> list[tuple[Shared, Shared, S
 
 
 def _blocks(layers: Sequence[MaskedLayer]) -> list[tuple[Shared, Shared, Shared]] | None:
-    blocks: dict[str, list[int]] = {}
+    blocks: dict[str, dict[str, int]] = {}
     for index, layer in enumerate(layers):
-        blocks.setdefault(layer.name.removesuffix(layer.kind), []).append(index)
+        blocks.setdefault(layer.name.removesuffix(layer.kind), {})[layer.kind] = index
     found = []
     for members in blocks.values():
-        pairs = [_pair(layers, members, *names) for names in _PAIRS]
-        if len(members) != 2 * len(_PAIRS) or None in pairs or not _heads_divide(layers, pairs[:2]):
+        matrices = matrices_by_role(members)
+        if matrices is None:
             return None
-        found.append(tuple(pairs))
-    return found  # type: ignore[return-value]
+        query_key, value_output, neurons = (
+            Shared(members[matrices[one]], axis, members[matrices[other]], other_axis)
+            for one, axis, other, other_axis in _PAIRS
+        )
+        pairs = query_key, value_output, neurons
+        if not all(_fits(layers, pair) for pair in pairs) or not _heads_divide(layers, pairs[:2]):
+            return None
+        found.append(pairs)
+    return found
 
 
-def _pair(
-    layers: Sequence[MaskedLayer],
-    members: Sequence[int],
-    first_names: tuple[str, ...],
-    first_axis: int,
-    second_names: tuple[str, ...],
-    second_axis: int,
-) -> Shared | None:
-    first, second = _named(layers, members, first_names), _named(layers, members, second_names)
-    if first is None or second is None:
-        return None
-    same = layers[first].weight.shape[first_axis] == layers[second].weight.shape[second_axis]
-    return Shared(first, first_axis, second, second_axis) if same else None
+def _fits(layers: Sequence[MaskedLayer], pair: Shared) -> bool:
+    """Whether both matrices have as many channels."""
+    return layers[pair.first].weight.shape[pair.first_axis] == layers[pair.second].weight.shape[pair.second_axis]
 
 
-def _heads_divide(layers: Sequence[MaskedLayer], pairs: Sequence[Shared | None]) -> bool:
+def _heads_divide(layers: Sequence[MaskedLayer], pairs: Sequence[Shared]) -> bool:
     """Whether every head has as many channels as any other."""
     return all(
-        layers[pair.first].weight.shape[pair.first_axis] % max(1, layers[pair.first].heads) == 0
-        for pair in pairs
-        if pair is not None
+        layers[pair.first].weight.shape[pair.first_axis] % max(1, layers[pair.first].heads) == 0 for pair in pairs
     )
-
-
-def _named(layers: Sequence[MaskedLayer], members: Sequence[int], names: tuple[str, ...]) -> int | None:
-    """The layer of a block whose kind ends in one of the names; "attention.output.dense" is no "output.dense"."""
-    for index in members:
-        kind = layers[index].kind
-        if kind.endswith(names) and (names is not _DOWN or not kind.endswith(_OUTPUT)):
-            return index
-    return None
 
 
 class Channels:

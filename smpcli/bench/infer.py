@@ -243,7 +243,7 @@ def _started(contender: Contender, threads: int) -> Iterator[subprocess.Popen[st
     # Errors go to a file: a pipe that nobody reads would fill up.
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "smpcli.bench.worker"],
+            [sys.executable, "-m", "smpcli.bench.infer_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -33,6 +33,13 @@ def sweeps(incomplete: str) -> list[Offer]:
     return _starting(incomplete, list_sweeps(), "description")
 
 
+def engines(incomplete: str) -> list[Offer]:
+    from smpcli.sweeping.engines import ENGINES
+
+    entries = [{"name": name, "summary": entry.summary} for name, (entry,) in ENGINES.entries().items()]
+    return _starting(incomplete, entries, "summary")
+
+
 def runs(incomplete: str) -> list[str]:
     """Finished runs in the folder that is being typed, or in results/ as long as no folder is."""
     from smpcli.runs.rundir import RESULT

@@ -11,7 +11,7 @@ from smpcli import api, console
 from smpcli.commands import options
 from smpcli.export.formats import FORMATS, FULL
 
-FORMAT_HELP = "; ".join(f"{name}: {text}" for name, text in FORMATS.items())
+FORMAT_HELP = "; ".join(f"{name}: {format.summary}" for name, (format,) in FORMATS.entries().items())
 
 
 def export(

@@ -32,7 +32,7 @@ def sweep(
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(help="local: processes here; ray: a Ray cluster.", autocompletion=lambda: ["local", "ray"]),
+        typer.Option(help="local: processes here; ray: a Ray cluster.", autocompletion=completion.engines),
     ] = "local",
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster's address.  [default: one is started on this machine]")

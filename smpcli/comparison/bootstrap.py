@@ -22,7 +22,7 @@ _SEED = 0
 _DRAWS = 2**22
 
 
-class Outcome:
+class DevPredictions:
     """What a run predicted on one dev set; `statistic` gives its metric of any resample."""
 
     def __init__(self, labels: Sequence[Any], statistic: Statistic) -> None:
@@ -30,7 +30,7 @@ class Outcome:
         self.statistic = statistic
 
 
-def outcome(run: RunDir, metric: str) -> Outcome | None:
+def dev_predictions(run: RunDir, metric: str) -> DevPredictions | None:
     """The run's predictions for `metric`; None where they are missing or don't give the metric that the run reports.
 
     A row of predictions.jsonl may hold the metric itself, under its name: then the mean over examples is what counts.
@@ -50,7 +50,7 @@ def outcome(run: RunDir, metric: str) -> Outcome | None:
         float(found(np.ones((1, len(rows)), np.float32))[0]), reported, abs_tol=1e-5
     ):
         return None
-    return Outcome([row.get("label") for row in rows], found)
+    return DevPredictions([row.get("label") for row in rows], found)
 
 
 def one_class(run: RunDir, metric: str) -> bool:
@@ -66,7 +66,7 @@ def one_class(run: RunDir, metric: str) -> bool:
 
 
 def intervals(
-    pairs: Sequence[tuple[Sequence[Outcome], Sequence[Outcome]]], resamples: int = RESAMPLES
+    pairs: Sequence[tuple[Sequence[DevPredictions], Sequence[DevPredictions]]], resamples: int = RESAMPLES
 ) -> list[tuple[float, float] | None]:
     """95 % percentile intervals of mean(metric of the first) - mean(metric of the second), seeds being averaged.
 
@@ -81,15 +81,15 @@ def intervals(
         bool(ours and theirs and ours[0].labels) and all(one.labels == ours[0].labels for one in (*ours, *theirs))
         for ours, theirs in pairs
     ]
-    by_size: dict[int, dict[int, Outcome]] = {}
+    by_size: dict[int, dict[int, DevPredictions]] = {}
     for pair, use in zip(pairs, usable, strict=True):
         for one in (*pair[0], *pair[1]) if use else ():
             by_size.setdefault(len(one.labels), {})[id(one)] = one
     values: dict[int, Array] = {}
-    for size, outcomes in by_size.items():
-        parts: dict[int, list[Array]] = {key: [] for key in outcomes}
+    for size, predictions in by_size.items():
+        parts: dict[int, list[Array]] = {key: [] for key in predictions}
         for counts in _resamples(size, resamples):
-            for key, one in outcomes.items():
+            for key, one in predictions.items():
                 parts[key].append(one.statistic(counts))
         values |= {key: np.concatenate(part) for key, part in parts.items()}
     found: list[tuple[float, float] | None] = []

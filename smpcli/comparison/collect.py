@@ -19,7 +19,7 @@ _NO_SETTINGS = NOT_IN_DIGEST | set("seed output overwrite resume track recipe js
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """A finished run. settings: those that make a row; every: all of them; facts: all that a filter can ask for."""
 
     directory: RunDir
@@ -64,7 +64,7 @@ def find_runs(folder: Path, seen: set[str], problems: list[tuple[Path, str]]) ->
             yield path
 
 
-def read(path: Path, metric: str | None) -> Run:
+def read(path: Path, metric: str | None) -> ComparedRun:
     run = RunDir.open(path)
     result = run.result
     if metric is not None and metric not in result.metrics:
@@ -78,7 +78,7 @@ def read(path: Path, metric: str | None) -> Run:
         known = facts(dict(_flat(result.model_dump(mode="json"))), every)
     except (TypeError, ValueError, RecursionError) as error:  # YAML can hold itself, JSON can't
         raise RunError(path, f"is damaged: settings.yaml holds more than plain settings ({error})") from None
-    return Run(run, result, settings, every, known, metric or result.metric)
+    return ComparedRun(run, result, settings, every, known, metric or result.metric)
 
 
 def _flat(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smpcli.comparison.collect import Run, find_runs, read
+from smpcli.comparison.collect import ComparedRun, find_runs, read
 from smpcli.comparison.filters import Filter
 from smpcli.comparison.groups import Compared, Row, make_rows, subject
 from smpcli.comparison.published import PublishedRow, published
@@ -158,7 +158,7 @@ def compare(
     if not found and not problems:
         raise UserError(f"{', '.join(map(str, folders))}: no runs in there; {_WHAT_A_RUN_IS}")
 
-    groups: dict[tuple[Any, ...], dict[int, Run]] = {}
+    groups: dict[tuple[Any, ...], dict[int, ComparedRun]] = {}
     for path in found:
         try:
             run = read(path, metric)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from smpcli.comparison import bootstrap
-from smpcli.comparison.collect import Run
+from smpcli.comparison.collect import ComparedRun
 from smpcli.comparison.filters import Filter
 from smpcli.comparison.published import PublishedRow
 from smpcli.tasks.task import is_built_in
+
+#: The runs of a row by their seed.
+Group = Mapping[int, ComparedRun]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Compared:
     published: list[PublishedRow] = field(default_factory=list)
 
 
-def make_rows(groups: Sequence[Mapping[int, Run]], chosen: Filter) -> list[Row]:
+def make_rows(groups: Sequence[Group], chosen: Filter) -> list[Row]:
     """The rows of the chosen runs. Dense runs are the mark even where they aren't shown themselves."""
     kept = [{seed: run for seed, run in group.items() if chosen.keeps(run.facts)} for group in groups]
     shown = [group for group in kept if group]
@@ -119,15 +122,17 @@ def _told_apart(rows: Sequence[tuple[Row, Mapping[str, str]]]) -> list[Row]:
 
 
 def _intervals(
-    rows: Sequence[Row], shown: Sequence[Mapping[int, Run]], marks: Sequence[tuple[Row, Mapping[int, Run]] | None]
+    rows: Sequence[Row],
+    shown: Sequence[Group],
+    marks: Sequence[tuple[Row, Group] | None],
 ) -> list[tuple[float, float] | None]:
-    outcomes: dict[Path, bootstrap.Outcome | None] = {}
+    predictions: dict[Path, bootstrap.DevPredictions | None] = {}
 
-    def of(group: Mapping[int, Run]) -> list[bootstrap.Outcome]:
+    def of(group: Group) -> list[bootstrap.DevPredictions]:
         for run in group.values():
-            if run.path not in outcomes:
-                outcomes[run.path] = bootstrap.outcome(run.directory, run.metric)
-        found = [outcomes[run.path] for run in group.values()]
+            if run.path not in predictions:
+                predictions[run.path] = bootstrap.dev_predictions(run.directory, run.metric)
+        found = [predictions[run.path] for run in group.values()]
         return [one for one in found if one is not None] if None not in found else []
 
     pairs = [
@@ -137,11 +142,11 @@ def _intervals(
     return bootstrap.intervals(pairs)
 
 
-def _one_class(group: Mapping[int, Run]) -> tuple[int, ...]:
+def _one_class(group: Group) -> tuple[int, ...]:
     return tuple(seed for seed in sorted(group) if bootstrap.one_class(group[seed].directory, group[seed].metric))
 
 
-def _row(group: Mapping[int, Run]) -> Row:
+def _row(group: Group) -> Row:
     runs = [group[seed] for seed in sorted(group)]
     results = [run.result for run in runs]
     values = [run.result.metrics[run.metric] for run in runs]
@@ -219,7 +224,7 @@ def _named(settings: Mapping[str, str], keys: Sequence[str]) -> str:
     return ", ".join(f"{name}={settings.get(key, '—')}" for name, key in zip(names, keys, strict=True))
 
 
-def _mark(row: Row, dense: Sequence[tuple[Row, Mapping[int, Run]]]) -> tuple[Row, Mapping[int, Run]] | None:
+def _mark(row: Row, dense: Sequence[tuple[Row, Group]]) -> tuple[Row, Group] | None:
     """The dense row that a row is measured by."""
     same = [other for other in dense if subject(other[0]) == subject(row)]
     if not same:

@@ -1,31 +1,20 @@
-"""Export formats: name -> the file of this folder that writes and loads it. A new one is a file and a line here.
-
-A format's file has SUFFIX (of the default name), `write(run, target) -> Exported`, which verifies before anything is
-in place (verify.py), `is_one(path)`: whether a path holds this format, and `load(path, model) -> Ready`.
-"""
+"""Export formats: name -> the file of this folder that writes and loads it. A new one is a file and a line here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from pruners.registry import Registry
 from smpcli.errors import UserError, unknown
 from smpcli.files import exclusive
 
 if TYPE_CHECKING:
+    from smpcli.evaluation.recompute import Reopened
+    from smpcli.export.ready import Ready
     from smpcli.export.verify import Verified
 
-FORMATS = {
-    "mask": "one small file: mask and head, over a base model that tasks share",
-    "hf": "stock Hugging Face folder, zeros in place; loads without smp",
-    "npy": "the mask alone, packed as SMP's authors release theirs",
-    "compact": "smaller dense matrices of the same function (BERT-like models); loads with smp",
-    "sparse": "the compact model on sparse kernels, where they are faster on this machine",
-    "onnx": "the compact model for onnxruntime",
-}
 # The formats that cut matrices down, and so may drop thin rows.
 SHRINKING = ("compact", "sparse", "onnx")
 FULL = "fp32"
@@ -58,6 +47,41 @@ class Exported:
         return self.verified.examples if self.verified else 0
 
 
+class Format(Protocol):
+    """What the file of a format holds. SUFFIX: of the default name."""
+
+    SUFFIX: str
+
+    def write(self, run: Reopened, target: Path, **options: Any) -> Exported:
+        """Write an export, and verify it before anything is in place (verify.py). options: of those that shrink."""
+
+    def is_one(self, path: Path) -> bool:
+        """Whether a path holds this format."""
+
+    def load(self, path: Path, model: str | None) -> Ready:
+        """The module, ready to use; model: where the base model is, if elsewhere than when it was made."""
+
+
+FORMATS: Registry[Format] = Registry(
+    "format",
+    {
+        "mask": ("smpcli.export.mask", "one small file: mask and head, over a base model that tasks share"),
+        "hf": ("smpcli.export.hf", "stock Hugging Face folder, zeros in place; loads without smp"),
+        "npy": ("smpcli.export.npy", "the mask alone, packed as SMP's authors release theirs"),
+        "compact": (
+            "smpcli.export.compact",
+            "smaller dense matrices of the same function (BERT-like models); loads with smp",
+        ),
+        "sparse": (
+            "smpcli.export.sparse",
+            "the compact model on sparse kernels, where they are faster on this machine",
+        ),
+        "onnx": ("smpcli.export.onnx", "the compact model for onnxruntime"),
+    },
+    "`smp export --help` lists them",
+)
+
+
 def export_run(
     run: Path,
     format: str,
@@ -73,19 +97,17 @@ def export_run(
     its place, verified against the run, and moved there only when it passes. Raises UserError for an unknown format,
     something that is no run, or a place that is taken.
     """
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS, "`smp export --help` lists them")
+    FORMATS.require(format)
     from smpcli.evaluation.recompute import reopen
 
     options = _options(format, drop_rows_below, precision)
-    module = import_module(f"smpcli.export.{format}")
+    module = FORMATS.load(format)
     suffix = module.SUFFIX + ("" if precision == FULL else f"-{precision}")
     target = output or Path("exports") / (run.resolve().name + suffix)
     _check_target(target, module, overwrite)
     reopened = reopen(run, data_dir)
     with exclusive(target):
-        exported: Exported = module.write(reopened, target, **options)
-    return exported
+        return module.write(reopened, target, **options)
 
 
 def _options(format: str, drop_rows_below: int, precision: str) -> dict[str, Any]:
@@ -104,7 +126,7 @@ def _options(format: str, drop_rows_below: int, precision: str) -> dict[str, Any
     return {"drop_rows_below": drop_rows_below, "precision": precision} if format in SHRINKING else {}
 
 
-def _check_target(target: Path, module: ModuleType, overwrite: bool) -> None:
+def _check_target(target: Path, module: Format, overwrite: bool) -> None:
     """Refuse a place that can't be written, is taken, or holds anything but an export of this format."""
     from smpcli.training.needs import check_output
 

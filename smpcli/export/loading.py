@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +25,9 @@ def load(path: str | Path, model: str | None = None) -> Ready:
     if is_run(path):
         return _from_run(path, model)
     for name in FORMATS:
-        module = import_module(f"smpcli.export.{name}")
-        if module.is_one(path):
-            ready: Ready = module.load(path, model)
-            return ready
+        format = FORMATS.load(name)
+        if format.is_one(path):
+            return format.load(path, model)
     raise UserError(one_line(f"{path} is neither a run's folder nor an export of smp: `smp export RUN` makes one"))
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smpcli.modeling.compact_model import ROLES, BlockSizes
+from pruners.masks.architectures import ROLES
+from smpcli.modeling.compact_model import BlockSizes
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pruners.masks.architectures import ROLES
 from smpcli.evaluation.recompute import Reopened
 from smpcli.export.about import format_of, read_about
 from smpcli.export.compact import (
@@ -27,7 +28,7 @@ from smpcli.export.compact import (
 from smpcli.export.formats import FULL, Exported
 from smpcli.export.ready import Ready
 from smpcli.modeling.backbone import load_tokenizer
-from smpcli.modeling.compact_model import ROLES, CompactModel
+from smpcli.modeling.compact_model import CompactModel
 from smpcli.modeling.sparse_model import SparseModel
 
 SUFFIX = "-sparse"

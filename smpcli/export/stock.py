@@ -1,72 +1,17 @@
-"""Taking stock BERT-like models apart: where each architecture keeps the parts that `CompactModel` is made of."""
+"""Taking stock BERT-like models apart, into the parts that `CompactModel` is made of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from pruners.masks.architectures import ARCHITECTURES, ROLES, HeadPlaces
 from smpcli.errors import UserError
 from smpcli.export.shrink import shrink
-from smpcli.modeling.compact_model import ACTIVATIONS, ROLES, Architecture
+from smpcli.modeling.compact_model import ACTIVATIONS, Architecture
 from smpcli.modeling.heads import TaskModel
-
-# Inside the base model: its stack of blocks; inside a block: the six matrices in the order of ROLES, the two norms.
-_BERT = (
-    "encoder.layer",
-    (
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "intermediate.dense",
-        "output.dense",
-    ),
-    ("attention.output.LayerNorm", "output.LayerNorm"),
-)
-_DISTILBERT = (
-    "transformer.layer",
-    ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
-    ("sa_layer_norm", "output_layer_norm"),
-)
-PLACES = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "camembert": _BERT,
-    "electra": _BERT,
-    "distilbert": _DISTILBERT,
-}
-# These count positions from behind the padding's own.
-_COUNTS_PADDING = {"roberta", "xlm-roberta", "camembert"}
-
-
-@dataclass(frozen=True)
-class HeadPlaces:
-    """dense, norm and output layer of a stock head, and its activation ("config": the encoder's)."""
-
-    dense: str
-    activation: str
-    out: str
-    norm: str | None = None
-
-
-_FIRST_TOKEN = HeadPlaces("classifier.dense", "tanh", "classifier.out_proj")
-HEADS = {
-    ("bert", "SequenceClassification"): HeadPlaces("bert.pooler.dense", "tanh", "classifier"),
-    ("bert", "MaskedLM"): HeadPlaces(
-        "cls.predictions.transform.dense", "config", "cls.predictions.decoder", "cls.predictions.transform.LayerNorm"
-    ),
-    ("roberta", "SequenceClassification"): _FIRST_TOKEN,
-    ("roberta", "MaskedLM"): HeadPlaces("lm_head.dense", "gelu", "lm_head.decoder", "lm_head.layer_norm"),
-    ("electra", "SequenceClassification"): HeadPlaces("classifier.dense", "gelu", "classifier.out_proj"),
-    ("electra", "MaskedLM"): HeadPlaces(
-        "generator_predictions.dense", "gelu", "generator_lm_head", "generator_predictions.LayerNorm"
-    ),
-    ("distilbert", "SequenceClassification"): HeadPlaces("pre_classifier", "relu", "classifier"),
-    ("distilbert", "MaskedLM"): HeadPlaces("vocab_transform", "config", "vocab_projector", "vocab_layer_norm"),
-}
 
 
 def take_apart(model: TaskModel) -> tuple[Architecture, dict[str, Tensor], int]:
@@ -75,13 +20,12 @@ def take_apart(model: TaskModel) -> tuple[Architecture, dict[str, Tensor], int]:
     model: a pruned model with zeros in place. Raises UserError for an architecture that can't be taken apart.
     """
     config, backbone = model.config, model.backbone
-    kind = require_supported(config)
-    stack, roles, norms = PLACES[kind]
+    places = ARCHITECTURES[require_supported(config)]
     act = _activation(config)
     tensors = _embeddings(backbone.base_model)
     blocks, area = [], 0
-    for index, block in enumerate(backbone.base_model.get_submodule(stack)):
-        matrices = {role: block.get_submodule(path) for role, path in zip(ROLES, roles, strict=True)}
+    for index, block in enumerate(backbone.base_model.get_submodule(places.block.stack)):
+        matrices = {role: block.get_submodule(places.block.matrices[role]) for role in ROLES}
         small = shrink(
             {role: matrix.weight for role, matrix in matrices.items()},
             {role: matrix.bias for role, matrix in matrices.items()},
@@ -89,12 +33,12 @@ def take_apart(model: TaskModel) -> tuple[Architecture, dict[str, Tensor], int]:
             ACTIVATIONS[act],
         )
         parts = dict(small.tensors)
-        for number, path in enumerate(norms, start=1):
+        for number, path in enumerate(places.block.norms, start=1):
             parts |= _named(f"norm{number}", block.get_submodule(path))
         tensors |= {f"blocks.{index}.{name}": tensor for name, tensor in parts.items()}
         blocks.append(small.sizes)
         area += small.area
-    head, tensors_of_head = _head(model, kind)
+    head, tensors_of_head = _head(model, places.heads)
     tensors |= tensors_of_head
     norm = backbone.get_submodule(head.norm) if head.norm else None
     architecture = Architecture(
@@ -103,7 +47,7 @@ def take_apart(model: TaskModel) -> tuple[Architecture, dict[str, Tensor], int]:
         epsilon=_epsilon(backbone.base_model),
         head_activation=act if head.activation == "config" else head.activation,
         head_epsilon=norm.eps if norm is not None else 0.0,
-        padding_id=config.pad_token_id if kind in _COUNTS_PADDING else None,
+        padding_id=config.pad_token_id if places.counts_padding else None,
         mask_id=model.mask_id,
     )
     return architecture, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, area
@@ -112,9 +56,10 @@ def take_apart(model: TaskModel) -> tuple[Architecture, dict[str, Tensor], int]:
 def require_supported(config: Any) -> str:
     """The model type. Raises UserError, with the reason, where blocks are of another form than BERT's."""
     kind = str(config.model_type)
-    if kind not in PLACES:
+    supported = [name for name, places in ARCHITECTURES.items() if places.heads]
+    if kind not in supported:
         raise UserError(
-            f"model type '{kind}' can't be made compact: its blocks are not BERT's ({', '.join(PLACES)} can); "
+            f"model type '{kind}' can't be made compact: its blocks are not BERT's ({', '.join(supported)} can); "
             "`--format hf` exports it with zeros in place"
         )
     embedding = getattr(config, "position_embedding_type", "absolute")
@@ -159,11 +104,10 @@ def _embeddings(base: Any) -> dict[str, Tensor]:
     return tensors
 
 
-def _head(model: TaskModel, kind: str) -> tuple[HeadPlaces, dict[str, Tensor]]:
+def _head(model: TaskModel, heads: Mapping[str, HeadPlaces]) -> tuple[HeadPlaces, dict[str, Tensor]]:
     name = type(model.backbone).__name__
-    family = "roberta" if kind in _COUNTS_PADDING else kind
     purpose = "MaskedLM" if model.word_ids is not None else "SequenceClassification"
-    places = HEADS[(family, purpose)]
+    places = heads[purpose]
     if not name.endswith(f"For{purpose}"):
         raise UserError(f"{name} can't be made compact: its head is none of a text classifier; use --format hf")
     tensors = _named("head.dense", model.backbone.get_submodule(places.dense))

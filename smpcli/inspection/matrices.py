@@ -6,18 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pruners.masks.architectures import ATTENTION, in_attention, role_of
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
     Mask = NDArray[np.bool_]
-
-_ATTENTION = {
-    "query": {"query", "query_proj", "q", "q_lin", "q_proj"},
-    "key": {"key", "key_proj", "k", "k_lin", "k_proj"},
-    "value": {"value", "value_proj", "v", "v_lin", "v_proj"},
-}
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Channels:
+class ChannelCounts:
     """Numbers inside blocks that one matrix writes and another reads; `gone` are those that carry nothing."""
 
     total: int
@@ -61,8 +57,8 @@ class Compact:
     area: int
     filled_area: int
     compact_area: int
-    heads: Channels | None
-    neurons: Channels | None
+    heads: ChannelCounts | None
+    neurons: ChannelCounts | None
 
 
 def places(names: Iterable[str]) -> dict[str, tuple[int, str]]:
@@ -103,13 +99,10 @@ def kinds(matrices: Sequence[Matrix]) -> list[str]:
     shapes = {matrix.kind: matrix for matrix in reversed(matrices)}
 
     def order(kind: str) -> tuple[int, str]:
-        last = kind.rsplit(".", 1)[-1]
-        for place, names in enumerate(_ATTENTION.values()):
-            if last in names:
-                return place, kind
-        if _in_attention(kind):
-            return 3, kind
-        return (4 if shapes[kind].rows > shapes[kind].columns else 5), kind
+        role = role_of(kind) or ("output" if in_attention(kind) else None)
+        if role in ATTENTION:
+            return ATTENTION.index(role), kind
+        return len(ATTENTION) + (shapes[kind].rows <= shapes[kind].columns), kind
 
     return sorted(shapes, key=order)
 
@@ -158,8 +151,8 @@ def compact(masks: Mapping[str, Tensor], heads: int | None) -> Compact:
         area=sum(matrix.size for matrix in matrices),
         filled_area=sum(matrix.filled_area for matrix in matrices),
         compact_area=area,
-        heads=Channels(total_heads, gone_heads) if known_heads else None,
-        neurons=Channels(total_neurons, gone_neurons) if known_neurons else None,
+        heads=ChannelCounts(total_heads, gone_heads) if known_heads else None,
+        neurons=ChannelCounts(total_neurons, gone_neurons) if known_neurons else None,
     )
 
 
@@ -192,24 +185,16 @@ def _filled(mask: Mask) -> int:
 
 def _roles(block: Mapping[str, Mask]) -> tuple[dict[str, Mask] | None, tuple[Mask, Mask] | None, list[Mask]]:
     """Attention's matrices and the feed-forward part's (up, down), None where they aren't of that kind; others."""
-    inside = {kind: mask for kind, mask in block.items() if _in_attention(kind)}
-    outside = {kind: mask for kind, mask in block.items() if kind not in inside}
-    attention: dict[str, Mask] = {}
-    for kind, mask in inside.items():
-        last = kind.rsplit(".", 1)[-1]
-        role = next((role for role, names in _ATTENTION.items() if last in names), "output")
-        attention.setdefault(role, mask)
-    complete = len(inside) == 4 == len(attention) and len({mask.shape for mask in inside.values()}) == 1
-    ordered = sorted(outside.values(), key=lambda mask: -mask.shape[0])
+    inside = {kind: mask for kind, mask in block.items() if in_attention(kind)}
+    outside = [mask for kind, mask in block.items() if kind not in inside]
+    attention = {role_of(kind) or "output": mask for kind, mask in inside.items()}
+    complete = len(inside) == len(ATTENTION) == len(attention) and len({mask.shape for mask in inside.values()}) == 1
+    ordered = sorted(outside, key=lambda mask: -mask.shape[0])
     pair = (
         len(ordered) == 2 and ordered[0].shape == ordered[1].shape[::-1] and ordered[0].shape[0] > ordered[0].shape[1]
     )
     rest = ([] if complete else list(inside.values())) + ([] if pair else ordered)
     return (attention if complete else None), ((ordered[0], ordered[1]) if pair else None), rest
-
-
-def _in_attention(kind: str) -> bool:
-    return any(part.startswith(("attention", "attn", "self_attn")) for part in kind.split("."))
 
 
 def _bits(mask: Any) -> Mask:

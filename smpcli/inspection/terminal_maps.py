@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from smpcli.inspection.looks import Grid, Look, Looks
-from smpcli.inspection.matrices import Channels, short
+from smpcli.inspection.matrices import ChannelCounts, short
 from smpcli.text import plain
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _savings(look: Look) -> str:
     )
 
 
-def _channels(name: str, channels: Channels | None) -> str:
+def _channels(name: str, channels: ChannelCounts | None) -> str:
     return f"empty {name} unknown" if channels is None else f"empty {name}: {_of(channels.gone, channels.total)}"
 
 

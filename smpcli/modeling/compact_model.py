@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, gelu, layer_norm, linear, relu, scaled_dot_product_attention, silu
 
+from pruners.masks.architectures import ROLES
 from smpcli.modeling.limits import Limits
 
-#: The six matrices of a block.
-ROLES = ("query", "key", "value", "output", "up", "down")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
     "gelu_new": partial(gelu, approximate="tanh"),

@@ -28,7 +28,7 @@ ROUNDS = 5
 TEXT = 32
 
 
-class Matrix:
+class MeasuredMatrix:
     """y = W x + b for x (in, tokens), by whichever kernel won at that number of tokens."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -153,13 +153,15 @@ def _true(found: Mapping[int, bool]) -> list[int]:
     return [tokens for tokens, chosen in found.items() if chosen]
 
 
-def _matrices(block: CompactBlock) -> dict[str, Matrix]:
+def _matrices(block: CompactBlock) -> dict[str, MeasuredMatrix]:
     names = [*(("ask", "answer") if block.last else ("all",)), "output"] if block.heads else []
     names += ["up", "down"] if block.neurons else []
-    return {name: Matrix(getattr(block, f"{name}_weight"), getattr(block, f"{name}_bias")) for name in names}
+    return {name: MeasuredMatrix(getattr(block, f"{name}_weight"), getattr(block, f"{name}_bias")) for name in names}
 
 
-def _run(block: CompactBlock, matrices: dict[str, Matrix], x: Tensor, bias: Tensor, at: Tensor, batch: int) -> Tensor:
+def _run(
+    block: CompactBlock, matrices: dict[str, MeasuredMatrix], x: Tensor, bias: Tensor, at: Tensor, batch: int
+) -> Tensor:
     """One block: x (width, batch * length) -> the same, or (width, batch) of the last block."""
     here = x.index_select(1, at) if block.last else x
     if block.heads:
@@ -176,7 +178,7 @@ def _run(block: CompactBlock, matrices: dict[str, Matrix], x: Tensor, bias: Tens
 
 
 def _attend(
-    block: CompactBlock, matrices: dict[str, Matrix], x: Tensor, here: Tensor, bias: Tensor, batch: int
+    block: CompactBlock, matrices: dict[str, MeasuredMatrix], x: Tensor, here: Tensor, bias: Tensor, batch: int
 ) -> Tensor:
     read = _pick(x, block.attention_reads)
     if block.last:
@@ -190,7 +192,7 @@ def _attend(
 
 
 def _heads(
-    block: CompactBlock, matrices: dict[str, Matrix], x: Tensor, name: str, parts: int, batch: int
+    block: CompactBlock, matrices: dict[str, MeasuredMatrix], x: Tensor, name: str, parts: int, batch: int
 ) -> tuple[Tensor, ...]:
     """`parts` times (batch, heads, positions, width)."""
     y = _pick(matrices[name](x), getattr(block, f"{name}_places"))

@@ -12,15 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from smpcli.errors import UserError, one_line, unknown
+from pruners.registry import Registry
+from smpcli.errors import UserError, one_line
 
-ENGINES = ("local", "ray")
 KILLED = 128  # plus the signal: a shell's exit code of a process that a signal ended
 RAY_RETRIES = 3
 REACH_SECONDS = 5
@@ -45,6 +45,16 @@ class Engine(Protocol):
     def stop(self) -> None: ...
 
 
+#: Each makes an engine of the number of workers and the cluster's address.
+ENGINES: Registry[Callable[[int | None, str | None], Engine]] = Registry(
+    "engine",
+    {
+        "local": ("smpcli.sweeping.engines:LocalEngine", "processes here"),
+        "ray": ("smpcli.sweeping.engines:RayEngine", "a Ray cluster"),
+    },
+)
+
+
 def fair_threads(workers: int, cpus: float | None = None) -> int:
     """Threads of each of several processes that share the processors of this machine (or `cpus`)."""
     if cpus is None:
@@ -54,8 +64,7 @@ def fair_threads(workers: int, cpus: float | None = None) -> int:
 
 def check(engine: str, workers: int | None, address: str | None) -> None:
     """Raise `UserError` for what can't be meant, before anything begins."""
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
+    ENGINES.require(engine)
     if address is not None and engine != "ray":
         raise UserError("--address names a Ray cluster: add --engine ray")
     if workers is not None and workers < 1:
@@ -65,14 +74,14 @@ def check(engine: str, workers: int | None, address: str | None) -> None:
 
 
 def make(engine: str, workers: int | None, address: str | None) -> Engine:
-    return RayEngine(workers, address) if engine == "ray" else LocalEngine(workers or 1)
+    return ENGINES.load(engine)(workers, address)
 
 
 class LocalEngine:
     """Each run in a process of its own; several share the processors and, in turn, the GPUs of this machine."""
 
-    def __init__(self, workers: int) -> None:
-        self.slots = workers
+    def __init__(self, workers: int | None, address: str | None = None) -> None:
+        self.slots = workers or 1
         self._running: dict[str, tuple[subprocess.Popen[bytes], Any, int]] = {}
 
     def start(self, name: str, job: Mapping[str, Any]) -> None:
@@ -177,7 +186,7 @@ class RayEngine:
     def __init__(self, workers: int | None, address: str | None) -> None:
         import ray
 
-        from smpcli.sweeping.worker import carry_out
+        from smpcli.sweeping.worker import make_run
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._ray = ray
@@ -209,7 +218,7 @@ class RayEngine:
             num_gpus=min(1, gpus / self.slots),
             max_retries=RAY_RETRIES,
             runtime_env={"env_vars": variables},
-        )(carry_out)
+        )(make_run)
 
     def start(self, name: str, job: Mapping[str, Any]) -> None:
         self._tasks[self._run.remote(json.loads(json.dumps(job, default=os.fspath)))] = name

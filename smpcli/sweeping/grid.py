@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pruners import registry
+from pruners.methods import METHODS
 from smpcli.errors import UserError, one_line, unknown
 from smpcli.files import expanded
 from smpcli.paths import RECIPES
@@ -122,7 +122,7 @@ def expand(sweep: Sweep, output: Path, overrides: Mapping[str, Any] | None = Non
                 teacher = _job(DENSE, task, 0.0, seed, first)
                 jobs[teacher.id] = teacher
             for method, of_method in methods:
-                sparsities = sweep.sparsities if registry.load(method).prunes else [0.0]
+                sparsities = sweep.sparsities if METHODS.load(method).prunes else [0.0]
                 for sparsity, given in product(sparsities, _combinations(_over(common, of_method, overrides))):
                     job = _job(method, task, sparsity, seed, given)
                     if teacher and method != DENSE:
@@ -160,9 +160,7 @@ def _refuse_unknown(place: str, given: Mapping[str, Any], methods: Iterable[str]
 
 
 def _own_settings(method: str) -> set[str]:
-    if method not in registry.entries():
-        raise unknown("method", method, registry.entries(), "`smp methods` lists them")
-    return {field.name for field in dataclasses.fields(registry.load(method).Settings)}
+    return {field.name for field in dataclasses.fields(METHODS.load(method).Settings)}
 
 
 def _over(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,7 +187,7 @@ def _combinations(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _job(method: str, task: str, sparsity: float, seed: int, given: Mapping[str, Any]) -> Job:
     own = _own_settings(method) | set(RunSettings.model_fields)
     flags = {key: value for key, value in given.items() if key in own}
-    pruned = {"sparsity": sparsity} if registry.load(method).prunes else {}
+    pruned = {"sparsity": sparsity} if METHODS.load(method).prunes else {}
     return _named(resolve(flags={**flags, "method": method, "task": task, "seed": seed, **pruned}))
 
 

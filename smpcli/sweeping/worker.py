@@ -17,7 +17,7 @@ from smpcli import console
 from smpcli.reporting import guarded
 
 
-def carry_out(job: Mapping[str, Any]) -> tuple[int, str]:
+def make_run(job: Mapping[str, Any]) -> tuple[int, str]:
     """Make a run: its exit code as `smp prune` would give it, and the message of its error."""
     talk = io.StringIO()
     with redirect_stderr(talk):
@@ -47,7 +47,7 @@ def main() -> None:
     console.quieten_libraries()
     job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    code, message = carry_out(job)
+    code, message = make_run(job)
     if message:
         console.error(message)
     # The thread above still reads stdin, which a normal end would wait for.

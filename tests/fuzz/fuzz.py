@@ -30,8 +30,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pruners import registry
-
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 SECONDS, MEGABYTES = 1.0, 200
@@ -68,7 +66,7 @@ def limit_memory() -> None:
 
 def _packages_asked_once() -> contextlib.AbstractContextManager[object]:
     """Installed packages are asked for methods with each recipe; within this they are asked once."""
-    return mock.patch.object(registry, "entry_points", functools.cache(entry_points))
+    return mock.patch("importlib.metadata.entry_points", functools.cache(entry_points))
 
 
 def fuzz(name: str, runs: int, seed: int) -> tuple[str, list[str]]:

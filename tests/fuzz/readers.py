@@ -99,13 +99,13 @@ def _predictions(path: Path) -> str:
     """Intervals for each metric, of a run that reports whatever these predictions give."""
     import numpy as np
 
-    from smpcli.comparison.bootstrap import intervals, outcome
+    from smpcli.comparison.bootstrap import dev_predictions, intervals
     from smpcli.runs.rundir import RunDir
 
     directory = RunDir(path.parent)
     usable = [bool(directory.predictions)]
     for metric in ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "exact_match"):
-        found = outcome(directory, metric)
+        found = dev_predictions(directory, metric)
         usable.append(found is not None)
         if found is not None:
             with np.errstate(all="ignore"):

@@ -22,16 +22,17 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from pruners import masking, registry
+from pruners import masking
 from pruners.base import Pruner, PrunerSettings
 from pruners.masks.layer import MaskedLayer
+from pruners.methods import METHODS
 from smpcli import UserError, evaluate, plan, prune
 from smpcli.catalogue import describe_method
 from smpcli.evaluation.recompute import reopen
 from smpcli.training import loop, session
 
-METHODS = sorted(name for name, owners in registry.entries().items() if len(owners) == 1)
-PRUNING = [name for name in METHODS if registry.load(name).prunes]
+NAMES = sorted(name for name, owners in METHODS.entries().items() if len(owners) == 1)
+PRUNING = [name for name in NAMES if METHODS.load(name).prunes]
 SPARSITIES = [0.0, 0.12345, 1 / 3, 0.5, 0.9, 0.97]
 # 2 blocks of 4 attention matrices 32 x 32 and 2 of 32 x 48.
 PRUNABLE = 2 * (4 * 32 * 32 + 2 * 32 * 48)
@@ -88,7 +89,7 @@ def run(pico: Any, sentiment: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     made: dict[tuple[str, float, int, bool], Record] = {}
 
     def carry_out(method: str, sparsity: float = 0.5, seed: int = 0, again: bool = False) -> Record:
-        if not registry.load(method).prunes:
+        if not METHODS.load(method).prunes:
             sparsity = 0.0
         key = (method, sparsity, seed, again)
         if key in made:
@@ -177,7 +178,7 @@ def test_each_step_has_the_density_of_the_schedule(run: Run, method: str, sparsi
             assert density == pytest.approx(1 - sparsity + sparsity * (1 - t) ** 3)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_progress_tells_each_step_and_the_end(run: Run, method: str) -> None:
     record = run(method)
     assert record.phases == ["data", "model", "training", "saving", "done"]
@@ -196,11 +197,11 @@ def test_progress_tells_each_step_and_the_end(run: Run, method: str) -> None:
 # -- what is trained -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_only_what_the_method_says_is_trained(run: Run, method: str) -> None:
     record = run(method)
     assert record.before.keys() == record.state.keys()
-    assert not registry.load(method).prunes or len(record.masks) == 12
+    assert not METHODS.load(method).prunes or len(record.masks) == 12
     for name, after in record.state.items():
         before, mask = record.before[name], record.masks.get(name)
         if not record.pruner.trains_weights:
@@ -211,14 +212,14 @@ def test_only_what_the_method_says_is_trained(run: Run, method: str) -> None:
             assert changed.any(), name
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_the_base_model_is_the_checkpoint_before_the_first_step(run: Run, pico: Any, method: str) -> None:
     record = run(method)
     for name, value in load_file(pico("bert") / "model.safetensors").items():
         assert np.array_equal(record.before[f"bert.{name}"].numpy(), value), name
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_scores_are_learned_where_the_method_says_so(run: Run, method: str) -> None:
     record = run(method)
     for layer in record.session.layers:
@@ -237,7 +238,7 @@ def test_pruned_weights_are_exactly_zero_and_kept_ones_are_w(run: Run, method: s
         assert torch.equal(effective[layer.mask], layer.weight.detach()[layer.mask])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_trained_weights_are_counted(run: Run, method: str) -> None:
     record = run(method)
     total = sum(parameter.numel() for parameter in record.session.model.parameters())
@@ -248,7 +249,7 @@ def test_trained_weights_are_counted(run: Run, method: str) -> None:
 # -- the same again --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_the_same_seed_gives_the_same_bytes(run: Run, method: str) -> None:
     one, two = run(method), run(method, again=True)
     names = sorted(path.name for path in one.path.glob("*.safetensors"))
@@ -258,7 +259,7 @@ def test_the_same_seed_gives_the_same_bytes(run: Run, method: str) -> None:
     assert one.result["run"]["id"] == two.result["run"]["id"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_another_seed_gives_another_result(run: Run, method: str) -> None:
     one, two = run(method), run(method, seed=1)
     name = "mask.safetensors" if one.pruner.prunes else "weights.safetensors"
@@ -266,7 +267,7 @@ def test_another_seed_gives_another_result(run: Run, method: str) -> None:
     assert one.result["run"]["id"] != two.result["run"]["id"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_the_run_can_be_evaluated_anew_from_its_folder(run: Run, method: str) -> None:
     record = run(method, 0.9)
     again = evaluate(record.path)
@@ -281,7 +282,7 @@ def test_the_run_can_be_evaluated_anew_from_its_folder(run: Run, method: str) ->
 # -- what is written -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_result_json_is_complete(run: Run, sentiment: Any, pico: Any, method: str) -> None:
     record = run(method, 0.9)
     result = record.result
@@ -309,7 +310,7 @@ def test_result_json_is_complete(run: Run, sentiment: Any, pico: Any, method: st
     assert all(isinstance(value, float) for value in result["method"]["report"].values())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_files_are_there_and_counted(run: Run, method: str) -> None:
     record = run(method, 0.9)
     expected = {"settings.yaml", "metrics.jsonl", "predictions.jsonl", "head.safetensors", "result.json"}
@@ -326,7 +327,7 @@ def test_files_are_there_and_counted(run: Run, method: str) -> None:
     assert 0.4 * packed <= mask_bytes <= packed
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_accuracy_is_that_of_the_predictions_that_were_written(run: Run, method: str) -> None:
     record = run(method)
     rows = [json.loads(line) for line in (record.path / "predictions.jsonl").read_text().splitlines()]
@@ -338,9 +339,9 @@ def test_accuracy_is_that_of_the_predictions_that_were_written(run: Run, method:
 # -- settings --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_every_setting_has_a_help_text_and_a_default_that_is_valid(method: str, sentiment: Any) -> None:
-    settings = registry.load(method).Settings
+    settings = METHODS.load(method).Settings
     assert issubclass(settings, PrunerSettings) and dataclasses.is_dataclass(settings)
     defaults = dataclasses.asdict(settings())
     for spec in dataclasses.fields(settings):
@@ -351,23 +352,23 @@ def test_every_setting_has_a_help_text_and_a_default_that_is_valid(method: str, 
     assert defaults.items() <= resolved.items()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_no_setting_takes_the_name_of_a_run_s_own(method: str) -> None:
     shown = describe_method(method)
     own = {spec["name"] for spec in shown["settings"]}
     assert own.isdisjoint(spec["name"] for spec in shown["common_settings"])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_a_method_says_what_it_is(method: str) -> None:
-    pruner = registry.load(method)
+    pruner = METHODS.load(method)
     summary = (inspect.getdoc(pruner) or "").split("\n")[0]
     assert pruner.__doc__ and summary.endswith(".")
     assert pruner.title
     assert pruner.trains_scores or pruner.trains_weights
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in PRUNING])
+@pytest.mark.parametrize("method", [name for name in NAMES if name not in PRUNING])
 def test_a_method_that_does_not_prune_refuses_a_sparsity(method: str, sentiment: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="doesn't prune"):
         prune(str(sentiment.csv), method, 0.5, output=tmp_path)

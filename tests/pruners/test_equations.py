@@ -231,7 +231,7 @@ def test_magnitude_ranks_the_weights_themselves(layers: list[MaskedLayer], densi
 
 
 def test_every_method_has_its_paper_and_the_values_of_its_recipe() -> None:
-    from pruners import registry
+    from pruners.methods import METHODS
     from smpcli.settings import read_recipe
 
     papers = {
@@ -243,8 +243,8 @@ def test_every_method_has_its_paper_and_the_values_of_its_recipe() -> None:
     }
     for name, paper in papers.items():
         recipe = read_recipe(f"{name}-paper")
-        assert recipe["method"] == name and registry.load(name).paper == paper
-        if registry.load(name).trains_scores:
+        assert recipe["method"] == name and METHODS.load(name).paper == paper
+        if METHODS.load(name).trains_scores:
             assert recipe["init"] == "zero"
     values = {name: read_recipe(f"{name}-paper") for name in ("movement", "soft-movement", "l0")}
     assert {name: (r["penalty"], r["scores_lr"], r["weights_lr"]) for name, r in values.items()} == {

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import math
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pruners import registry
+import pruners
+import smpcli
 from pruners.base import Pruner
-from pruners.errors import PrunerError
-from pruners.registry import Entry
+from pruners.errors import PrunerError, UserError
+from pruners.methods import METHODS
+from pruners.registry import Entry, Registry
+from smpcli.catalogue import describe_method
+from smpcli.settings import resolve
 
 BUILT_IN = {"smp", "movement", "soft-movement", "magnitude", "dense"}
 
@@ -52,26 +58,26 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_a_built_in_summary_is_the_first_line_of_the_docstring(name: str) -> None:
-    (entry,) = registry.entries()[name]
-    assert entry.summary == (inspect.getdoc(registry.load(name)) or "").split("\n")[0]
+    (entry,) = METHODS.entries()[name]
+    assert entry.summary == (inspect.getdoc(METHODS.load(name)) or "").split("\n")[0]
 
 
 def test_all_built_in_methods_are_listed_and_load() -> None:
-    assert set(registry.entries()) >= BUILT_IN
+    assert set(METHODS.entries()) >= BUILT_IN
     for name in BUILT_IN:
-        assert issubclass(registry.load(name), Pruner)
-        assert registry.load(name).name == name
-        assert registry.load(name).paper.startswith("https://")
+        assert issubclass(METHODS.load(name), Pruner)
+        assert METHODS.load(name).name == name
+        assert METHODS.load(name).paper.startswith("https://")
 
 
 def test_listing_imports_neither_torch_nor_a_plugin(install: Install) -> None:
     site = install("smp-loud", "1.0", "loud_pruner", "raise SystemExit('imported')", {"loud": "loud_pruner:Loud"})
     code = (
-        "import sys; from pruners import registry; found = registry.entries(); "
+        "import sys; from pruners.methods import METHODS; found = METHODS.entries(); "
         "heavy = {'torch', 'numpy', 'transformers', 'loud_pruner'} & set(sys.modules); "
         "print(sorted(found), found['loud'][0].package, sorted(heavy))"
     )
-    root = Path(registry.__file__).parents[1]
+    root = Path(pruners.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -79,19 +85,35 @@ def test_listing_imports_neither_torch_nor_a_plugin(install: Install) -> None:
         check=True,
         env={"PYTHONPATH": f"{root}:{site}"},
     )
-    assert done.stdout.strip() == f"{sorted({*registry.entries()})} smp-loud 1.0 []"
+    assert done.stdout.strip() == f"{sorted({*METHODS.entries()})} smp-loud 1.0 []"
 
 
 def test_a_plugin_is_listed_with_its_package_and_loads(install: Install) -> None:
     install("smp-keep", "2.1", "keep_pruner", GOOD.format(name="keep"), {"keep": "keep_pruner:Keep"})
-    assert registry.entries()["keep"] == [Entry("keep", "keep_pruner:Keep", "smp-keep 2.1")]
-    pruner = registry.load("keep")
+    assert METHODS.entries()["keep"] == [Entry("keep", "keep_pruner:Keep", "smp-keep 2.1")]
+    pruner = METHODS.load("keep")
     assert (pruner.name, pruner.title) == ("keep", "Keep")
 
 
-def test_an_unknown_name_is_a_key_error() -> None:
-    with pytest.raises(KeyError):
-        registry.load("no-such-method")
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(
+        UserError, match=r"^unknown method 'movment'; did you mean 'movement'\? \(`smp methods` lists them"
+    ):
+        METHODS.load("movment")
+    with pytest.raises(UserError, match=r"\(in recipe x; `smp methods` lists them\)$"):
+        METHODS.require("movment", "in recipe x")
+
+
+def test_a_registry_is_of_any_kind() -> None:
+    """Modules as well as what is in them; without a group nobody else publishes any; hint and check are optional."""
+    shapes: Registry[Any] = Registry("shape", {"maths": ("math", "all"), "pi": ("math:pi", "one")})
+    assert list(shapes) == ["maths", "pi"]
+    assert shapes.load("maths").pi == shapes.load("pi") == math.pi
+    assert [entry.summary for (entry,) in shapes.entries().values()] == ["all", "one"]
+    with pytest.raises(UserError, match=r"^unknown shape 'round'; known: maths, pi$"):
+        shapes.load("round")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):  # a fault of ours is no plugin's
+        Registry("shape", {"bad": ("no_such_module", "")}).load("bad")
 
 
 @pytest.mark.parametrize("name", ["smp", "keep"])
@@ -101,18 +123,18 @@ def test_a_collision_names_both_owners_and_hurts_nothing_else(install: Install, 
     if name == "keep":
         install("smp-two", "3.0", "two_pruner", GOOD.format(name=name), {name: "two_pruner:Keep"})
         owners[1] = "smp-two 3.0 (two_pruner:Keep)"
-    assert len(registry.entries()[name]) == 2
+    assert len(METHODS.entries()[name]) == 2
     with pytest.raises(PrunerError, match=f"two packages publish a method '{name}'") as caught:
-        registry.load(name)
+        METHODS.load(name)
     assert all(owner in str(caught.value) for owner in owners)
-    assert registry.load("dense").name == "dense"
+    assert METHODS.load("dense").name == "dense"
 
 
 def test_a_package_that_is_visible_twice_is_one_owner(install: Install) -> None:
     code, points = GOOD.format(name="keep"), {"keep": "keep_pruner:Keep"}
     install("smp-keep", "2.1", "keep_pruner", code, points, place="checkout")
     install("smp-keep", "2.1", "keep_pruner", code, points, place="site-packages")
-    assert registry.load("keep").name == "keep"
+    assert METHODS.load("keep").name == "keep"
 
 
 @pytest.mark.parametrize(
@@ -130,16 +152,23 @@ def test_a_plugin_that_fails_at_import_is_named_with_its_package(
 ) -> None:
     install("smp-bad", "0.3", "bad_pruner", code, {"bad": target})
     with pytest.raises(PrunerError, match=r"method 'bad' of package smp-bad 0\.3 fails at import") as caught:
-        registry.load("bad")
+        METHODS.load("bad")
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert registry.load("magnitude").name == "magnitude"
+    assert METHODS.load("magnitude").name == "magnitude"
+
+
+def test_a_broken_method_is_a_user_error_of_the_program(install: Install) -> None:
+    install("smp-bad", "0.3", "bad_pruner", "1 / 0", {"bad": "bad_pruner:Bad"})
+    for ask in (lambda: describe_method("bad"), lambda: resolve(flags={"method": "bad", "task": "movies"})):
+        with pytest.raises(smpcli.UserError, match=r"method 'bad' of package smp-bad 0\.3 fails at import"):
+            ask()
 
 
 def test_the_class_must_bear_the_name_of_its_entry_point(install: Install) -> None:
     install("smp-keep", "1.0", "keep_pruner", GOOD.format(name="other"), {"keep": "keep_pruner:Keep"})
     with pytest.raises(PrunerError, match=r"smp-keep 1\.0: the class calls itself 'other'"):
-        registry.load("keep")
+        METHODS.load("keep")
 
 
 HEAD = """
@@ -194,10 +223,10 @@ def test_what_a_plugin_says_in_vain_is_said(install: Install, wrong: dict[str, s
     install("smp-keep", "1.0", "keep_pruner", LEARNS.format(**{**RIGHT, **wrong}), {"keep": "keep_pruner:Keep"})
     if reason is None:
         # A plain class attribute is read like a field, only that nobody can set it.
-        assert registry.load("keep").Settings().scores_lr == 1e-2
+        assert METHODS.load("keep").Settings().scores_lr == 1e-2
         return
     with pytest.raises(PrunerError, match=reason) as caught:
-        registry.load("keep")
+        METHODS.load("keep")
     assert "method 'keep' of package smp-keep 1.0" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -205,7 +234,7 @@ def test_settings_without_dataclass_are_refused(install: Install) -> None:
     code = LEARNS.format(**RIGHT).replace("@dataclass\n", "")
     install("smp-keep", "1.0", "keep_pruner", code, {"keep": "keep_pruner:Keep"})
     with pytest.raises(PrunerError, match="put @dataclass above KeepSettings"):
-        registry.load("keep")
+        METHODS.load("keep")
 
 
 def test_helpers_that_a_plugin_uses_itself_are_its_own_business(install: Install) -> None:
@@ -234,14 +263,14 @@ class Keep(ScoredPruner):
 '''
     )
     install("smp-keep", "1.0", "keep_pruner", code, {"keep": "keep_pruner:Keep"})
-    assert registry.load("keep").trains_scores
+    assert METHODS.load("keep").trains_scores
     install("smp-other", "1.0", "other_pruner", LEARNS.format(**RIGHT), {"other": "other_pruner:Keep"})
     with pytest.raises(PrunerError, match="calls itself 'keep'"):
-        registry.load("other")
+        METHODS.load("other")
 
 
 @pytest.mark.parametrize("code", ["Bad = 3", "class Bad: name = 'bad'", "def Bad(): pass"])
 def test_what_is_no_pruner_is_refused(install: Install, code: str) -> None:
     install("smp-bad", "1.0", "bad_pruner", code, {"bad": "bad_pruner:Bad"})
     with pytest.raises(PrunerError, match=r"bad_pruner:Bad is no subclass of pruners\.Pruner"):
-        registry.load("bad")
+        METHODS.load("bad")

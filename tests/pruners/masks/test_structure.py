@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruners import registry
 from pruners.base import Pruner
 from pruners.errors import PrunerError
 from pruners.masking import refresh, straight_through
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.structure import Channels, _threshold, find_channels
 from pruners.masks.trial import confirm_narrow
+from pruners.methods import METHODS
 from smpcli import UserError
 from smpcli.modeling.layers import masked_layers
 from smpcli.settings import resolve
@@ -67,7 +67,7 @@ def alive(layers: list[MaskedLayer]) -> list[Tensor]:
 def test_no_more_channels_than_asked_for_hold_the_same_number_of_weights(
     blocks: list[MaskedLayer], method: str, structure: float
 ) -> None:
-    pruner = registry.load(method)
+    pruner = METHODS.load(method)
     made = pruner(pruner.Settings(structure=structure))
     made.begin(blocks, 0.05)
     density = made.density(1.0, 0.05)
@@ -124,7 +124,7 @@ def test_the_channels_are_those_that_would_be_missed_most(blocks: list[MaskedLay
 
 def test_the_fraction_falls_with_the_density(blocks: list[MaskedLayer]) -> None:
     """Halfway between dense and final, the limit is halfway between all channels and `structure`."""
-    pruner = registry.load("smp")
+    pruner = METHODS.load("smp")
     made = pruner(pruner.Settings(structure=0.2, schedule="linear", ramp_end=1.0))
     made.begin(blocks, 0.1)
     density = made.density(0.5, 0.1)
@@ -135,7 +135,7 @@ def test_the_fraction_falls_with_the_density(blocks: list[MaskedLayer]) -> None:
 
 @pytest.mark.parametrize("density", [0.04, 0.25, 0.49])
 def test_auto_is_the_root_of_the_density(blocks: list[MaskedLayer], density: float) -> None:
-    pruner = registry.load("smp")
+    pruner = METHODS.load("smp")
     made = pruner()
     assert made.settings.structure == "auto"
     made.begin(blocks, density)
@@ -147,7 +147,7 @@ def test_auto_is_the_root_of_the_density(blocks: list[MaskedLayer], density: flo
 
 def test_auto_limits_nothing_in_blocks_of_another_form(make_layers: MakeLayers) -> None:
     layers = make_layers([(4, 4), (8, 4), (4, 8)], ["self_attn.qkv", "mlp.up", "mlp.down"])
-    pruner = registry.load("smp")
+    pruner = METHODS.load("smp")
     masks = []
     for structure in ("auto", 1.0):
         for layer in layers:
@@ -169,7 +169,7 @@ def test_the_threshold_of_a_large_matrix_is_that_of_every_61st_score() -> None:
 
 def test_full_channels_hand_their_surplus_on(blocks: list[MaskedLayer]) -> None:
     """Where the weights just fit, every weight of the chosen channels stays."""
-    pruner = registry.load("smp")
+    pruner = METHODS.load("smp")
     made = pruner(pruner.Settings(structure=0.25))
     made.begin(blocks, 0.25)
     refresh(made, blocks, made.density(1.0, 0.25))
@@ -179,7 +179,7 @@ def test_full_channels_hand_their_surplus_on(blocks: list[MaskedLayer]) -> None:
 
 
 def test_a_limit_without_room_is_refused_before_anything_is_loaded() -> None:
-    pruner = registry.load("smp")
+    pruner = METHODS.load("smp")
     with pytest.raises(PrunerError, match="no room for 50%"):
         pruner(pruner.Settings(structure=0.25)).begin([], 0.5)
     with pytest.raises(UserError, match=r"structure=0\.25 has no room"):
@@ -213,7 +213,7 @@ def test_every_bert_like_architecture_has_three_pairs_a_block(pico: Any, name: s
 
 
 def test_a_channel_that_fell_can_come_back(blocks: list[MaskedLayer]) -> None:
-    pruner = registry.load("smp")
+    pruner = METHODS.load("smp")
     made = pruner(pruner.Settings(structure=0.2))
     made.begin(blocks, 0.05)
     refresh(made, blocks, 0.05)
@@ -225,7 +225,7 @@ def test_a_channel_that_fell_can_come_back(blocks: list[MaskedLayer]) -> None:
 
 
 def test_heads_fall_whole(blocks: list[MaskedLayer]) -> None:
-    pruner = registry.load("smp")
+    pruner = METHODS.load("smp")
     made = pruner(pruner.Settings(structure=0.3))
     made.begin(blocks, 0.2)
     refresh(made, blocks, made.density(1.0, 0.2))
@@ -241,7 +241,7 @@ def test_heads_fall_whole(blocks: list[MaskedLayer]) -> None:
 
 
 def test_nothing_changes_without_a_limit(blocks: list[MaskedLayer]) -> None:
-    pruner = registry.load("movement")
+    pruner = METHODS.load("movement")
     made = pruner(pruner.Settings())
     assert made.restrict(blocks, [3] * 12, 0.5) == [3] * 12
     assert made.channels is None
@@ -292,7 +292,7 @@ def step(
 @pytest.mark.parametrize("name", [*BERT_LIKE, "deberta-v3"])
 def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str) -> None:
     model, layers = pico_layers(str(pico(name)))
-    pruner = registry.load("smp")(registry.load("smp").Settings(structure=0.3, allocation="L"))
+    pruner = METHODS.load("smp")(METHODS.load("smp").Settings(structure=0.3, allocation="L"))
     whole, upstream, plain = step(model, layers, pruner, narrow=False)
     biases = [layer.module.bias.detach().clone() for layer in layers]  # type: ignore[union-attr,operator]
     narrow, fewer, scores = step(model, layers, pruner, narrow=True)
@@ -322,7 +322,7 @@ def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str)
 def test_a_method_that_selects_itself_or_draws_gates_or_trains_weights_computes_with_all(
     blocks: list[MaskedLayer],
 ) -> None:
-    smp = registry.load("smp")
+    smp = METHODS.load("smp")
 
     class Selects(smp):  # type: ignore[misc,valid-type]
         def select(self, layer: MaskedLayer, kept: int) -> Tensor:
@@ -334,7 +334,7 @@ def test_a_method_that_selects_itself_or_draws_gates_or_trains_weights_computes_
 
     for layer in blocks:
         layer.narrows = True
-    for method, whole in ((Selects, True), (Draws, True), (registry.load("movement"), True), (smp, False)):
+    for method, whole in ((Selects, True), (Draws, True), (METHODS.load("movement"), True), (smp, False)):
         pruner = method(method.Settings(structure=0.3))
         pruner.begin(blocks, 0.2)
         refresh(pruner, blocks, pruner.density(1.0, 0.2), narrow=True)

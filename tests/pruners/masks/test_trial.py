@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from unusual import unusual
 
-from pruners import registry
 from pruners.masking import refresh
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.trial import confirm_narrow
+from pruners.methods import METHODS
 from smpcli.modeling.layers import masked_layers
 
 IDS = torch.tensor([[2, 7, 9, 11, 8, 3], [2, 8, 3, 0, 0, 0]])
@@ -64,7 +64,7 @@ def test_models_of_a_fixed_width_narrow_neurons_alone_and_compute_the_same(name:
     model, layers = loaded(unusual(name, 70))
     confirm_narrow(layers, compute_with(model))
     assert narrowing(layers) == {"attention": False, "feed-forward": True}
-    method = registry.load("smp")
+    method = METHODS.load("smp")
     pruner = method(method.Settings(structure=0.3, allocation="L"))
     draw = torch.Generator().manual_seed(1)
     for layer in layers:

@@ -12,7 +12,7 @@ import pytest
 from handmade import MakeRun
 
 from smpcli.comparison import bootstrap
-from smpcli.comparison.bootstrap import intervals, outcome
+from smpcli.comparison.bootstrap import dev_predictions, intervals
 from smpcli.comparison.compare import compare
 from smpcli.runs.rundir import RunDir
 from smpcli.tasks.metrics import compute
@@ -58,7 +58,7 @@ def test_every_resample_has_the_metric_of_its_examples(tmp_path: Path, make_run:
     value = compute([metric], guess.tolist(), labels.tolist())[metric]
     run = make_run(tmp_path / "r", metric=metric, metrics={metric: value})
     write_predictions(run, dev=(labels.tolist(), guess.tolist()))
-    found = outcome(RunDir.open(run), metric)
+    found = dev_predictions(RunDir.open(run), metric)
     assert found is not None
     generator = np.random.default_rng(7)
     drawn = generator.integers(0, 9, (300, 9))
@@ -124,11 +124,13 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     generator = np.random.default_rng(5)
     held = 0
     for _ in range(400):
-        outcomes = []
+        predictions = []
         for right in (0.7, 0.8):
             correct = (generator.random(150) < right).astype(float)
-            outcomes.append(bootstrap.Outcome([0] * 150, lambda counts, correct=correct: counts @ correct / 150))
-        ((low, high),) = intervals([([outcomes[0]], [outcomes[1]])], resamples=400)  # type: ignore[misc]
+            predictions.append(
+                bootstrap.DevPredictions([0] * 150, lambda counts, correct=correct: counts @ correct / 150)
+            )
+        ((low, high),) = intervals([([predictions[0]], [predictions[1]])], resamples=400)  # type: ignore[misc]
         held += low <= -0.1 <= high
     # Four standard errors of a share of 0.95 among 400, and the percentile interval's own small error.
     assert 0.90 <= held / 400 <= 0.99
@@ -149,8 +151,8 @@ def test_the_same_runs_give_the_same_interval_whatever_is_beside_them(tmp_path: 
 
 def test_many_examples_are_drawn_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     correct = (np.arange(50) % 3 > 0).astype(float)
-    one = bootstrap.Outcome([0] * 50, lambda counts: counts @ correct / counts.shape[1])
-    none = bootstrap.Outcome([0] * 50, lambda counts: np.zeros(len(counts)))
+    one = bootstrap.DevPredictions([0] * 50, lambda counts: counts @ correct / counts.shape[1])
+    none = bootstrap.DevPredictions([0] * 50, lambda counts: np.zeros(len(counts)))
     drawn = []
     for most in (50 * 7, 10**6):
         monkeypatch.setattr(bootstrap, "_DRAWS", most)
@@ -206,7 +208,7 @@ def test_answers_by_hand(tmp_path: Path, make_run: MakeRun) -> None:
     run = make_run(tmp_path / "r", metric="f1", metrics=metrics)
     write_predictions(run, dev=([row[1] for row in rows], [row[0] for row in rows]))
     for name, place in (("exact_match", 2), ("f1", 3)):
-        found = outcome(RunDir.open(run), name)
+        found = dev_predictions(RunDir.open(run), name)
         assert found is not None
         assert found.statistic(6 * np.eye(6, dtype=np.float32)) == pytest.approx([row[place] for row in rows])
 
@@ -218,15 +220,15 @@ def test_a_second_dev_set_and_a_metric_of_each_example(tmp_path: Path, make_run:
     run = make_run(tmp_path / "r", metrics=metrics)
     write_predictions(run, m=(labels, labels), mm=(labels, [0, 1, 0, 1]))
     opened = RunDir.open(run)
-    found = outcome(opened, "accuracy_mm")
+    found = dev_predictions(opened, "accuracy_mm")
     assert found is not None
     assert found.statistic(np.array([[4, 0, 0, 0], [0, 0, 0, 4]], np.float32)).tolist() == [1.0, 0.0]
     for name in ("accuracy", "accuracy_m"):  # the first dev set, with its name or without
-        found = outcome(opened, name)
+        found = dev_predictions(opened, name)
         assert found is not None and found.statistic(np.ones((1, 4), np.float32)).tolist() == [1.0]
-    assert outcome(opened, "overlap") is None
+    assert dev_predictions(opened, "overlap") is None
     rows = [{"split": "m", "label": ["a"], "prediction": "b", "overlap": value} for value in (0.25, 0.5)]
     (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = outcome(opened, "overlap")
+    found = dev_predictions(opened, "overlap")
     assert found is not None
     assert found.statistic(np.array([[2, 0], [0, 2]], np.float32)).tolist() == [0.25, 0.5]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 
+from pruners.masks.architectures import ROLES
 from smpcli.export.shrink import shrink
-from smpcli.modeling.compact_model import ROLES, CompactBlock
+from smpcli.modeling.compact_model import CompactBlock
 
 WIDTH, INNER, HEADS = 12, 20, 3
 SIZE = WIDTH // HEADS

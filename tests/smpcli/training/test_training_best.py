@@ -83,10 +83,10 @@ def test_the_finished_model_is_the_one_that_was_evaluated_best(
 def test_what_the_method_reports_is_of_the_model_that_was_chosen(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    from pruners import registry
+    from pruners.methods import METHODS
 
     reports: list[dict[str, float]] = []
-    kind = registry.load(method)
+    kind = METHODS.load(method)
     found = kind.report
 
     def watched(pruner: Any, layers: Any) -> dict[str, float]:
