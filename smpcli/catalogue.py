@@ -8,7 +8,6 @@ from typing import Any, get_type_hints
 
 from pruners.methods import METHODS
 from smpcli.paths import RECIPES
-from smpcli.yaml_text import read_yaml
 
 
 def list_methods() -> list[dict[str, str]]:
@@ -70,6 +69,7 @@ def _type_name(annotation: Any) -> str:
 def list_recipes() -> list[dict[str, str]]:
     """The recipes by name, each with its line of description."""
     from smpcli.settings import recipe_names
+    from smpcli.yaml_text import read_yaml
 
     return [
         {"name": name, "description": str(read_yaml(RECIPES / f"{name}.yaml").get("description", ""))}

@@ -53,7 +53,7 @@ def show(renderable: Any) -> None:
     if not speaks():
         return
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 100
-    Console(width=width, highlight=False).print(renderable)
+    Console(width=width, highlight=False, emoji=False).print(renderable)
 
 
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:

@@ -75,6 +75,14 @@ def test_the_command_reference_is_that_of_the_program(tmp_path: Path) -> None:
     assert (tmp_path / "made.md").read_text() == (ROOT / "docs" / "commands.md").read_text(), again
 
 
+def test_no_command_is_cut_short_in_a_list_of_commands() -> None:
+    """typer shows the first sentence there, and "..." after 45 characters (in the terminal, after some 60)."""
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\* `[a-z]+`: (.*)$", text, flags=re.MULTILINE)
+    assert len(listed) == len(app.registered_commands) + len(app.registered_groups) + 2
+    assert [text for text in listed if not text.endswith(".") or text.endswith("...")] == []
+
+
 @pytest.mark.parametrize("page", links.pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_local_links_lead_to_a_file_and_a_heading(page: Path) -> None:
     assert links.broken(page) == []

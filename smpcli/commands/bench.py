@@ -11,7 +11,7 @@ import typer
 from smpcli import api, console
 from smpcli.commands import options
 
-app = typer.Typer(help="Measure speed, size and memory on this machine.")
+app = typer.Typer(help="Measure speed and memory on this machine.")
 
 
 @app.command("train")
@@ -32,7 +32,10 @@ def train(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Time a training step of dense fine-tuning and of each method, in turns, and measure their peak memory."""
+    """Time each method's training step.
+
+    Dense fine-tuning and the methods take turns, and their peak memory is measured, too.
+    """
     from smpcli.settings import parse_assignment
 
     rows = api.bench_train(
@@ -75,7 +78,10 @@ def infer(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Latency, throughput, size and memory of exports, beside the dense model in torch and onnxruntime."""
+    """Time exports beside the dense model.
+
+    Latency, throughput, size and memory; the dense model in torch and in onnxruntime.
+    """
     report = api.bench_infer(*exports, batches=batches, lengths=lengths, repeats=repeats, threads=threads)
     if json:
         console.data_json(report.to_json())

@@ -51,7 +51,7 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compare runs: a table in the terminal, the same as CSV, a figure, or a page.
+    """Compare runs: table, CSV, figure or page.
 
     For example: smp compare results/ --method smp --method movement --plot figure.pdf
     """

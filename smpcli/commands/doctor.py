@@ -9,7 +9,10 @@ from smpcli.commands import options
 
 
 def doctor(json: options.Json = False) -> None:
-    """Show versions, devices, caches, and whether the hub and the package index answer: for bug reports."""
+    """Show versions, devices, caches and network.
+
+    For bug reports. Of the network, whether the hub and the package index answer.
+    """
     found = api.doctor()
     if json:
         console.data_json(found)

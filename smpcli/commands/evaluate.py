@@ -38,7 +38,9 @@ def evaluate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Recompute a run's metrics from its folder, and check them against its result.json; or evaluate a mask alone.
+    """Recompute the metrics of a run or a mask.
+
+    A run's come from its folder alone and are checked against its result.json.
 
     For example: smp eval --mask mnli_0.03_kd_mag.npy --task mnli --words released
     """

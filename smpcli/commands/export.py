@@ -35,7 +35,10 @@ def export(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Export a run, and verify in a new process that what was written gives the run's logits and metric."""
+    """Export a run, and verify what was written.
+
+    A new process loads the export, which must give the run's logits and metric.
+    """
     made = api.export(
         run,
         format,

@@ -21,7 +21,10 @@ def inspect(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Look at a run's mask: density by layer and type, what is empty, what compact would save, how it moved."""
+    """Look at a mask, or at what two masks share.
+
+    Density by layer and type, what is empty, what a compact export would save, how the mask moved.
+    """
     found = api.inspect(run, other)
     if plot:
         found.to_plot(plot)

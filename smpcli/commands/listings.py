@@ -16,7 +16,10 @@ def methods(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """List the pruning methods, or show one with all its settings."""
+    """List the pruning methods, or show one.
+
+    One is shown with all its settings.
+    """
     from smpcli.catalogue import describe_method, list_methods
 
     if name is None:

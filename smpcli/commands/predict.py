@@ -26,7 +26,9 @@ def predict(
     file: Annotated[Path | None, typer.Option(help="Read the texts from this file, one a line.")] = None,
     model: options.BaseModel = None,
 ) -> None:
-    """Predict for texts: one line of JSON for each text and each task.
+    """Predict for texts, as lines of JSON.
+
+    One line for each text and each task.
 
     For example: smp predict --mask sst2.smpmask --mask cola.smpmask "A film of rare charm."
     A task on pairs takes both texts with a tab between them, a span task a question and its context.

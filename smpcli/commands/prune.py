@@ -92,7 +92,10 @@ def finetune(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Fine-tune without pruning: the dense baseline that every method is compared with."""
+    """Fine-tune without pruning: the baseline.
+
+    Every comparison is with such a dense run.
+    """
     given = locals()
     prune(method="dense", **given)
 

@@ -48,7 +48,9 @@ def sweep(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Make all runs of a grid; what is finished is skipped, and the same command goes on after an interruption.
+    """Make all runs of a grid.
+
+    What is finished is skipped, so the same command goes on after an interruption.
 
     Without a name, list the sweeps that are built in. Exit code 3: some runs failed.
     """
