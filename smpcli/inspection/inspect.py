@@ -68,14 +68,16 @@ def _look(run: RunDir, masks: Mapping[str, Tensor]) -> Look:
 
 
 def _heads(run: RunDir) -> int | None:
-    """Heads of a block by the model's configuration; None where that isn't on this machine."""
+    """Heads of a block: the run says so, or an older run's model, where that is on this machine. None: not known."""
+    if run.result.model.heads is not None:
+        return run.result.model.heads
     from smpcli.modeling.backbone import load_config
+    from smpcli.modeling.layers import attention_heads
 
     try:
-        heads = getattr(load_config(run.result.model.name, local_only=True), "num_attention_heads", None)
+        return attention_heads(load_config(run.result.model.name, local_only=True)) or None
     except UserError:
         return None
-    return heads if isinstance(heads, int) and heads > 0 else None
 
 
 def _overlap(looks: Sequence[Look], masks: Sequence[Mapping[str, Tensor]]) -> Overlap:

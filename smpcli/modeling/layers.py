@@ -112,10 +112,15 @@ def make_linear(model: nn.Module) -> nn.Module:
     return model
 
 
+def attention_heads(config: Any) -> int:
+    """Heads of every block's attention; 0 where the configuration doesn't say one number, e.g. as blocks differ."""
+    try:
+        return max(0, int(getattr(config, "num_attention_heads", 0) or 0))
+    except (RuntimeError, ValueError, TypeError):
+        return 0
+
+
 def masked_layers(model: nn.Module, config: Any) -> list[MaskedLayer]:
     """The prunable matrices, each with its own W kept beside the module."""
-    try:
-        heads = int(getattr(config, "num_attention_heads", 0) or 0)
-    except (RuntimeError, ValueError, TypeError):
-        heads = 0  # blocks differ in it, and the configuration refuses to say one number
+    heads = attention_heads(config)
     return [MaskedLayer(found.name, found.kind, found.module, heads) for found in find_prunable(model, config)]

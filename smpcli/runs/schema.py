@@ -119,6 +119,8 @@ class ModelInfo(_Block):
     head: Name
     # Of a words head: what stands for each output. Older runs lack it.
     words: dict[str, str] | None = None
+    # Of each block's attention, where all have as many. Older runs lack it.
+    heads: Annotated[int, Field(ge=1)] | None = None
 
 
 class TeacherInfo(_Block):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,9 @@ from handmade import MakeRun, tensor_file
 from rich.console import Console
 
 from smpcli.errors import UserError
-from smpcli.inspection import inspect as inspection
 from smpcli.inspection.inspect import inspect
 from smpcli.inspection.matrices import compact, describe, kinds, places
+from smpcli.modeling.layers import attention_heads
 
 BERT = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
         "intermediate.dense", "output.dense"]  # fmt: skip
@@ -50,9 +52,10 @@ def write(run: Path, masks: dict[str, torch.Tensor]) -> Path:
     return run
 
 
-@pytest.fixture(autouse=True)
-def two_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "_heads", lambda run: HEADS)
+@pytest.fixture
+def make_run(make_run: MakeRun) -> MakeRun:
+    """Runs whose model has two heads."""
+    return lambda folder, **changes: make_run(folder, **{"model__heads": HEADS, **changes})
 
 
 # --- places and order
@@ -163,6 +166,33 @@ def test_unknown_blocks_count_their_own_rows_and_columns() -> None:
     assert (found.area, found.filled_area, found.compact_area) == (48, 32, 32)
     without_heads = compact(bert(), None)
     assert without_heads.heads is None and without_heads.neurons is not None
+
+
+def test_heads_are_those_that_the_run_recorded_or_else_its_models(
+    tmp_path: Path, make_run: MakeRun, pico: Callable[[str], Path]
+) -> None:
+    base = str(pico("bert"))  # of two heads
+
+    def heads(name: str, **about: Any) -> int | None:
+        found = inspect(write(make_run(tmp_path / name, **about), bert())).looks[0].compact.heads
+        return found.total if found else None
+
+    # What the run says, where its model is gone and where it says something else; an older run says nothing.
+    assert heads("recorded", model__name="gone", model__heads=1) == 1
+    assert heads("both", model__name=base, model__heads=4) == 4
+    assert heads("older", model__name=base, model__heads=None) == 2
+    assert heads("neither", model__name="gone", model__heads=None) is None
+
+
+def test_a_configuration_that_refuses_one_number_of_heads_gives_none() -> None:
+    class Differs:
+        @property
+        def num_attention_heads(self) -> int:
+            raise RuntimeError("blocks differ")
+
+    assert attention_heads(Differs()) == 0
+    assert attention_heads(SimpleNamespace(num_attention_heads=12)) == 12
+    assert [attention_heads(SimpleNamespace(**about)) for about in ({}, {"num_attention_heads": [2, 4]})] == [0, 0]
 
 
 # --- overlap
