@@ -226,7 +226,7 @@ def apart(action: Callable[[], dict[str, Any]], seconds: int) -> dict[str, Any]:
                 os.waitpid(child, 0)
                 return {"failed": f"no end within {seconds} s"}
             time.sleep(0.02)
-        return json.loads(file.read_text()) if file.exists() else {"failed": "the process died"}  # type: ignore[no-any-return]
+        return json.loads(file.read_text()) if file.exists() else {"failed": "the process died"}
 
 
 def examine(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib import pyplot
@@ -50,11 +51,11 @@ def main() -> None:
         remaining, means, stds = zip(*marks, strict=True)
         label = f"smp, {name.split(' ,')[0].split(',')[0]}" if index < 2 else f"{name}, 400 steps"
         colour = "C0" if index < 2 else f"C{index - 1}"
-        line = {"color": colour, "fmt": styles[name], "capsize": 2, "markersize": 4, "zorder": 9 - index}
+        line: dict[str, Any] = {"color": colour, "fmt": styles[name], "capsize": 2, "markersize": 4}
         for left, mean, _ in marks:
             if mean < LOWEST:
                 axes.annotate(f"{name}: {mean:g} ↓", (left * 1.08, LOWEST + 0.3), color=colour, fontsize=8)
-        axes.errorbar(remaining, means, stds, label=label, **line)
+        axes.errorbar(remaining, means, stds, label=label, zorder=9 - index, **line)
     for row, style in ((0, "-"), (1, "--")):
         dense = list(found.values())[row][0]
         assert dense

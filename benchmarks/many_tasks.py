@@ -98,11 +98,12 @@ def make_masks(model: str, density: float, count: int, folder: Path) -> list[Pat
 
     from smpcli.export.about import About
     from smpcli.export.mask import FORMAT, VERSION
+    from smpcli.modeling.backbone import load_tokenizer
     from smpcli.modeling.build import rebuild
     from smpcli.modeling.layers import find_prunable
     from smpcli.runs.maskfile import compress, write_described
 
-    base = rebuild(model, "prototype", ["no", "yes"])
+    base = rebuild(model, load_tokenizer(model), "classification", "prototype", ["no", "yes"])
     matrices, digest = find_prunable(base.backbone, base.config), base.base_digest()
     paths = []
     for index in range(count):
@@ -111,8 +112,9 @@ def make_masks(model: str, density: float, count: int, folder: Path) -> list[Pat
         payloads, shapes, codes = compress(masks)
         about = About(
             format=FORMAT, version=VERSION, task=f"task{index}", kind="classification", labels=["no", "yes"],
-            pairs=False, max_length=128, head="prototype", words=None, word_ids=None, mask_id=None, model=model,
-            base_digest=digest, method="smp", sparsity=1 - density, remaining=density, metric="accuracy", metrics={},
+            pairs=False, max_length=128, stride=None, head="prototype", words=None, word_ids=None, mask_id=None,
+            decoder=False, model=model, base_digest=digest, method="smp", sparsity=1 - density, remaining=density,
+            metric="accuracy", metrics={},
         )  # fmt: skip
         paths.append(folder / f"task{index}.smpmask")
         head = {name: tensor.clone() for name, tensor in base.own_parameters().items()}
@@ -142,7 +144,8 @@ def save_copies(masks: list[Path], folder: Path) -> list[Path]:
     for index, path in enumerate(masks):
         copies.append(folder / f"copy{index}")
         ready = load(path)
-        ready.model.backbone.save_pretrained(copies[-1])
+        model: Any = ready.model
+        model.backbone.save_pretrained(copies[-1])
         ready.tokenizer.save_pretrained(copies[-1])
         about = read(path).about.model_copy(update={"format": "hf", "version": 1})
         (copies[-1] / FILE).write_text(about.model_dump_json(), encoding="utf-8")

@@ -22,8 +22,10 @@ import numpy as np
 from torch.nn.functional import pad
 
 from smpcli.encoding.batches import Encoded, LengthBuckets, chunks, encode, training_order
+from smpcli.errors import UserError
 from smpcli.settings import resolve
 from smpcli.tasks.data import load_data
+from smpcli.tasks.examples import Examples
 
 # (bucket_window, micro_batches)
 ORDERS = [(1, 1), (8, 1), (50, 1), (10, 4), (10, 8)]
@@ -94,6 +96,8 @@ def main() -> None:
     settings = resolve(flags={"task": options.task, "data_dir": options.data_dir})
     data = load_data(settings.task, Path(options.data_dir) if options.data_dir else None)
     tokenizer = load_tokenizer(settings.run.model)
+    if not isinstance(data.train, Examples):
+        raise UserError(f"--task {options.task} has questions, whose windows have no labels: name another")
     encoded = encode(tokenizer, data.train, settings.max_length)
     found: dict[str, Any] = {"examples": len(encoded), "tokens an example": float(encoded.lengths.mean())}
     for batch in (32, 64):

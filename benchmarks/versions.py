@@ -47,7 +47,7 @@ def tried(python: str, resolution: str, more: list[str], tests: list[str]) -> tu
         if subprocess.run(["uv", "venv", "-q", "--python", python, inside.parent], check=False).returncode:
             return [python, resolution, *("—" for _ in SHOWN), "no interpreter"], True
         how = ["-c", "constraints.txt"] if resolution == "locked" else ["--resolution", resolution]
-        install = ["uv", "pip", "install", "-q", "--python", inside / "python", *how, "-e", ".[test]", *more]
+        install = ["uv", "pip", "install", "-q", "--python", str(inside / "python"), *how, "-e", ".[test]", *more]
         if subprocess.run(install, cwd=ROOT, check=False).returncode:
             return [python, resolution, *("—" for _ in SHOWN), "cannot be installed"], False
         asked = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
@@ -56,7 +56,7 @@ def tried(python: str, resolution: str, more: list[str], tests: list[str]) -> tu
         ).stdout.split()
         # Programs of the environment, such as smp and ruff, come first.
         path = {"PATH": f"{inside}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(inside.parent)}
-        command = [inside / "python", "-m", "pytest", "-p", "no:cacheprovider", *tests]
+        command = [str(inside / "python"), "-m", "pytest", "-p", "no:cacheprovider", *tests]
         done = subprocess.run(
             command, cwd=ROOT, env=os.environ | path, stdout=subprocess.PIPE, text=True, check=False
         )

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 from smpcli.main import app
@@ -46,7 +47,7 @@ def run_commands(text: str, called: dict[str, str]) -> None:
         ]
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            code = guarded(lambda given=words: app(args=given, standalone_mode=False))
+            code = guarded(partial(app, args=words, standalone_mode=False))
         assert code == 0, f"{command}\n{said.getvalue()}"
         for line in shown:
             if not re.search(r"\d|^…?$|─", line):

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import links
@@ -61,7 +62,7 @@ def commands() -> list[str]:
 
 
 def test_every_command_that_is_named_exists() -> None:
-    known = {command.name for command in [*app.registered_commands, *app.registered_groups]}
+    known = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     assert commands()
     assert set(commands()) <= known
 
@@ -144,4 +145,4 @@ def test_commands_of_results_pages_resolve(tmp_path: Path, monkeypatch: pytest.M
     for words in prunes:
         assert "--task" in words
         # The parser refuses unknown flags and values; --dry-run does the rest without a download.
-        assert guarded(lambda words=words: app(args=[*words[1:], "--dry-run", "--json"], standalone_mode=False)) == 0
+        assert guarded(partial(app, args=[*words[1:], "--dry-run", "--json"], standalone_mode=False)) == 0

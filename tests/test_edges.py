@@ -97,7 +97,7 @@ def test_a_length_beyond_the_model_s_positions_is_refused(pico: Any, tmp_path: P
     ("method", "given"), [("dense", {"weights_lr": 1e6}), ("smp", {"scores_lr": 1e38})], ids=["loss", "scores"]
 )
 def test_training_that_diverges_is_a_person_s_business(
-    pico: Any, sentiment: Any, tmp_path: Path, method: str, given: dict[str, float]
+    pico: Any, sentiment: Any, tmp_path: Path, method: str, given: dict[str, Any]
 ) -> None:
     with pytest.raises(UserError, match=r"learning rate|lr"):
         prune(
@@ -107,8 +107,9 @@ def test_training_that_diverges_is_a_person_s_business(
 
 @pytest.mark.parametrize("key", ["weights_lr", "head_scale", "penalty"])
 def test_an_infinite_setting_is_refused(pico: Any, sentiment: Any, tmp_path: Path, key: str) -> None:
+    infinite: dict[str, Any] = {key: math.inf}
     with pytest.raises(UserError, match=key):
-        prune(str(sentiment.csv), model=str(pico("bert")), max_steps=1, output=tmp_path, **{key: math.inf})
+        prune(str(sentiment.csv), model=str(pico("bert")), max_steps=1, output=tmp_path, **infinite)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def faults_of(source: str) -> list[str]:
                 found.append(f"calls {name} without use_safetensors=True")
         if name == "YAML" and getattr(given.get("typ"), "value", None) != "safe":
             found.append("makes a YAML reader that isn't safe")
-        if isinstance(given.get("trust_remote_code"), ast.Constant) and given["trust_remote_code"].value:
+        if getattr(given.get("trust_remote_code"), "value", None):
             found.append(f"{name} trusts remote code")
-        if isinstance(given.get("shell"), ast.Constant) and given["shell"].value:
+        if getattr(given.get("shell"), "value", None):
             found.append(f"{name} through a shell")
     return found
 

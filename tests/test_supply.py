@@ -108,7 +108,8 @@ def test_the_sdist_makes_the_wheel_of_the_checkout(tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = archive.getnames()
         # 3.11.4 brought filters.
-        archive.extractall(tmp_path / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(tmp_path / "unpacked", **safely)
     top = sdist.name.removesuffix(".tar.gz")
     assert all(name == top or name.startswith(f"{top}/") for name in names)
     assert not [name for name in names if "__pycache__" in name or "/found/" in name or name.endswith(".safetensors")]

@@ -20,7 +20,8 @@ console.quieten_libraries()
 
 @pytest.fixture
 def smp(capsys: pytest.CaptureFixture[str]) -> Smp:
-    def call(*args: str | Path) -> Done:
+    def call(*args: object, **process: Any) -> Done:
+        assert not process, "this one runs in the tests' process"
         capsys.readouterr()
         code = run_in_process(*args)
         return Done(code, *capsys.readouterr())
@@ -48,7 +49,7 @@ def real_smp(environment: dict[str, str], tmp_path_factory: pytest.TempPathFacto
     """`smp` as a process of its own in an empty folder, or in `cwd`; `env` adds to its environment."""
     empty = tmp_path_factory.mktemp("elsewhere")
 
-    def call(*args: str | Path, cwd: Path = empty, env: dict[str, str] | None = None) -> Done:
+    def call(*args: object, cwd: Path = empty, env: dict[str, str] | None = None) -> Done:
         return run_process([sys.executable, "-m", "smpcli", *args], cwd, environment | (env or {}))
 
     return call

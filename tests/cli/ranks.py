@@ -31,7 +31,7 @@ def keep_and_agree(layers: Any, accelerator: Any) -> None:
 
 processes.check_agreement = keep_and_agree
 # It ends the processes' group, which the next method needs.
-Accelerator.end_training = lambda self: None  # type: ignore[method-assign]
+Accelerator.end_training = lambda self: None
 for method in methods.split(","):
     code = guarded(lambda: app(args=["prune", "--method", method, *rest], standalone_mode=False))  # noqa: B023
     if code:
@@ -54,7 +54,7 @@ given = ["prune", "--method", "l0", *rest, "--set", "dropout=0.1"]
 given[given.index("together")] = "again"
 app(args=[*given, "--output", "uninterrupted"], standalone_mode=False)
 after_step = Checkpoints.after_step
-Checkpoints.after_step = break_off  # type: ignore[method-assign]
+Checkpoints.after_step = break_off  # type: ignore[assignment,method-assign]
 with suppress(Broken):
     app(args=[*given, "--set", "checkpoint_every=3"], standalone_mode=False)
 Checkpoints.after_step = after_step  # type: ignore[method-assign]

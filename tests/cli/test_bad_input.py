@@ -669,7 +669,7 @@ def test_a_fault_of_ours_is_another_thing(
         done = real_smp("compare", places["results"], "--csv", tmp_path / "c.csv", env=env)
     else:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        monkeypatch.setattr("smpcli.api.compare", lambda *paths, **options: {}["no\nsuch luck"])
+        monkeypatch.setattr("smpcli.api.compare", lambda *paths, **options: options["no\nsuch luck"])
         code = run_in_process("compare", places["results"])
         done = Done(code, *capsys.readouterr())
     assert done.code == 1

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from commandline import PRUNABLE, Smp, result_of
-from test_workflow import packed_masks
+from commandline import PRUNABLE, Smp, packed_masks, result_of
 
 
 @pytest.fixture

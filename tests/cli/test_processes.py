@@ -33,9 +33,9 @@ def flags(pico: Callable[[str], Path], sentiment: Any) -> list[str]:
     """234 rows to train on: the last of an epoch's 30 batches has 2, and it's the same on both sides."""
     given = ["--task", str(sentiment.csv), "--model", str(pico("bert")), "--max-steps", str(STEPS)]
     # Of heads that are worth the same but for rounding either may fall, and that changes the loss: all may stay here.
-    settings = ("structure=1", "max_length=24", "evaluations=2", "dropout=0", "precision=fp32", "weights_lr=1e-3")
+    settings = ["structure=1", "max_length=24", "evaluations=2", "dropout=0", "precision=fp32", "weights_lr=1e-3"]
     # Two micro-batches a batch: processes exchange gradients after the last, as they do after the only one.
-    settings += ("micro_batches=2",)
+    settings += ["micro_batches=2"]
     return [*given, "--batch-size", "8", *(part for setting in settings for part in ("--set", setting))]
 
 
@@ -112,7 +112,7 @@ def test_the_parts_of_a_batch_make_the_batch(micro_batches: int) -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(UserError, match="multiple of 3"):
-        processes.check_batch(32, SimpleNamespace(num_processes=3))  # type: ignore[arg-type]
+        processes.check_batch(32, SimpleNamespace(num_processes=3))
 
 
 def test_processes_that_nobody_joined_are_refused(

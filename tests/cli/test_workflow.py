@@ -15,7 +15,6 @@ import struct
 import subprocess
 import sys
 import termios
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from commandline import PRUNABLE, SHORT, Smp, listing, make_run, printed, result_of, run_process
-from safetensors import safe_open
+from commandline import PRUNABLE, SHORT, Smp, listing, make_run, packed_masks, printed, result_of, run_process
 from safetensors.numpy import load_file
 
 import smpcli
@@ -34,27 +32,6 @@ MATRICES = re.compile(
     r"encoder\.layer\.\d+\.(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense|output\.dense)"
     r"\.weight$"
 )
-
-
-def packed_masks(path: Path) -> dict[str, np.ndarray]:
-    """Masks as docs/result-schema.md and docs/exports.md describe the files, read without smp."""
-    masks = {}
-    with safe_open(path, framework="numpy") as file:
-        about = json.loads(file.metadata()["smp"])
-        for name, shape in about["shapes"].items():
-            code, payload = about.get("codes", {}).get(name, "packed"), file.get_tensor(name)
-            if code == "packed":
-                masks[name] = np.unpackbits(payload)[: int(np.prod(shape))].reshape(shape).astype(bool)
-                continue
-            # At a tenth of the weights, gaps between kept ones are what is short.
-            assert code in ("gaps", "gaps-columns")
-            flat, place = np.zeros(int(np.prod(shape)), bool), 0
-            for gap in zlib.decompressobj().decompress(payload.tobytes()):
-                assert gap < 255
-                flat[place + gap] = True
-                place += gap + 1
-            masks[name] = flat.reshape(shape[::-1]).T if code.endswith("columns") else flat.reshape(shape)
-    return masks
 
 
 # -- prune ---------------------------------------------------------------------------------------------------
@@ -639,7 +616,8 @@ def test_the_same_from_python(
     """Names as on the command line; objects come back and nothing is printed."""
     from smpcli import compare, evaluate, export, finetune, plan, prune
 
-    named = {"model": pico("bert"), "max_steps": 6, "batch_size": 8, "max_length": 24, "evaluations": 2}
+    named: dict[str, Any] = {"model": pico("bert"), "max_steps": 6, "batch_size": 8}
+    named |= {"max_length": 24, "evaluations": 2}
     capfd.readouterr()
     planned = plan(sentiment.csv, "smp", 0.9, **named)
     assert (planned.steps, planned.prunable_weights) == (6, PRUNABLE)

@@ -101,7 +101,7 @@ def test_the_penalty_in_closed_form_equals_autograd_through_the_expected_l0_norm
     refresh(pruner, layers, 0.3)
     leaves = [layer.score().clone().requires_grad_() for layer in layers]
     shift = BETA * math.log(-GAMMA / ZETA)
-    (90 * sum(torch.sigmoid(leaf - pruner.tau - shift).mean() for leaf in leaves) / 3).backward()
+    (90 * torch.stack([torch.sigmoid(leaf - pruner.tau - shift).mean() for leaf in leaves]).sum() / 3).backward()
     for layer, leaf in zip(layers, leaves, strict=True):
         gradient = torch.full_like(layer.weight, 0.25)
         pruner.add_penalty_gradient(layer, gradient, 90, 3)
@@ -137,6 +137,7 @@ def test_gradients_equal_those_of_autograd_through_the_gates(penalty: float) -> 
     assert s.grad is not None and s.grad.abs().max() > 0
     # Where a gate was drawn closed the weight had no part, and where it was in between, its part only.
     closed = z.detach() == 0
+    assert layers[0].weight.grad is not None
     assert closed.any() and (layers[0].weight.grad[closed] == 0).all()
 
 

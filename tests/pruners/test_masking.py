@@ -96,7 +96,7 @@ def test_gradients_equal_those_of_autograd_through_the_mask(case: str, penalty: 
         if "scores" in copy:
             total = sum((copy[part] for part in ("row", "column") if part in copy), copy["scores"])
             regularisers.append(torch.sigmoid(total).mean())
-            masked = copy["weight"] * PassedOn.apply(total, layer.mask)
+            masked = copy["weight"] * PassedOn.apply(total, layer.mask)  # type: ignore[no-untyped-call]
         outputs.append(linear(outputs[-1], masked, module.bias.detach()))
         if layer.name == "first":
             outputs.append(torch.tanh(outputs[-1]))
@@ -125,7 +125,7 @@ def test_the_penalty_in_closed_form_equals_autograd_through_r(make_layers: MakeL
         layer.learn_scores(3 * torch.randn_like(layer.weight), factored=False)
     leaves = [layer.score().requires_grad_() for layer in layers]
     # R: the mean over matrices of each one's mean sigmoid, so a small matrix weighs as much as a large one.
-    (250 * sum(torch.sigmoid(leaf).sum() / leaf.numel() for leaf in leaves) / 3).backward()
+    (250 * torch.stack([torch.sigmoid(leaf).mean() for leaf in leaves]).sum() / 3).backward()
     for layer, leaf in zip(layers, leaves, strict=True):
         gradient = torch.full_like(layer.weight, 0.5)
         pruner.add_penalty_gradient(layer, gradient, 250, len(layers))

@@ -223,7 +223,8 @@ def test_what_a_plugin_says_in_vain_is_said(install: Install, wrong: dict[str, s
     install("smp-keep", "1.0", "keep_pruner", LEARNS.format(**{**RIGHT, **wrong}), {"keep": "keep_pruner:Keep"})
     if reason is None:
         # A plain class attribute is read like a field, only that nobody can set it.
-        assert METHODS.load("keep").Settings().scores_lr == 1e-2
+        settings: Any = METHODS.load("keep").Settings()
+        assert settings.scores_lr == 1e-2
         return
     with pytest.raises(PrunerError, match=reason) as caught:
         METHODS.load("keep")

@@ -97,9 +97,9 @@ class Moments:
             unlink(path, **more)
 
         update = torch.optim.AdamW.step
-        torch.optim.AdamW.step = watched_update  # type: ignore[method-assign]
-        TaskModel.forward = watched_forward  # type: ignore[method-assign]
-        safetensors.torch.save_file = watched_save
+        torch.optim.AdamW.step = watched_update  # type: ignore[assignment,method-assign]
+        TaskModel.forward = watched_forward  # type: ignore[assignment,method-assign]
+        safetensors.torch.save_file = watched_save  # type: ignore[assignment]
         os.fsync, os.replace, os.unlink = watched_fsync, watched_replace, watched_unlink  # type: ignore[assignment]
 
 

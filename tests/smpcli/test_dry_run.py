@@ -106,7 +106,7 @@ def test_what_a_run_computes_with_in_words(sentiment: Any, pico: Any) -> None:
     gpu = Compute("cuda:0", "NVIDIA H100 80GB HBM3", "bf16", auto=True, threads=16, processes=4)
     assert str(gpu) == "device cuda:0 (NVIDIA H100 80GB HBM3), precision bf16 (auto), 16 threads, 4 processes"
     torch.set_num_threads(1)
-    given = {"model": str(pico("bert")), "device": "cpu"}
+    given: dict[str, Any] = {"model": str(pico("bert")), "device": "cpu"}
     assert str(plan(str(sentiment.csv), precision="bf16", **given).compute) == "device cpu, precision bf16, 1 thread"
     chosen = plan(str(sentiment.csv), **given).compute
     # By what the processor itself says.

@@ -225,7 +225,7 @@ def test_scores_that_underflow_in_one_type_spoil_no_other() -> None:
     from pruners.masks.layer import MaskedLayer
     from pruners.smp import SMP, SMPSettings
 
-    layers = []
+    layers: list[MaskedLayer] = []
     for kind, level in (("query", -200.0), ("query", -300.0), ("key", 2.0), ("key", -2.0)):
         layer = MaskedLayer(f"{len(layers)}.{kind}", kind, torch.nn.Linear(10, 10))
         layer.learn_scores(torch.full((10, 10), level), False)

@@ -67,7 +67,7 @@ def alive(layers: list[MaskedLayer]) -> list[Tensor]:
 def test_no_more_channels_than_asked_for_hold_the_same_number_of_weights(
     blocks: list[MaskedLayer], method: str, structure: float
 ) -> None:
-    pruner = METHODS.load(method)
+    pruner: Any = METHODS.load(method)
     made = pruner(pruner.Settings(structure=structure))
     made.begin(blocks, 0.05)
     density = made.density(1.0, 0.05)
@@ -99,7 +99,12 @@ def test_the_channels_are_those_that_would_be_missed_most(blocks: list[MaskedLay
             units.append((value, 2 * SIZE, range(block, block + 4), part))
         for place in range(12):
             units.append(
-                (missed[block + 4][place] + missed[block + 5][place], 1, range(block + 4, block + 6), [place])
+                (
+                    missed[block + 4][place] + missed[block + 5][place],
+                    1,
+                    range(block + 4, block + 6),
+                    range(place, place + 1),
+                )
             )
     budget, best = int(0.4 * CHANNELS), set()
     for _, cost, matrices, places in sorted(units, key=lambda unit: -unit[0]):
@@ -124,7 +129,7 @@ def test_the_channels_are_those_that_would_be_missed_most(blocks: list[MaskedLay
 
 def test_the_fraction_falls_with_the_density(blocks: list[MaskedLayer]) -> None:
     """Halfway between dense and final, the limit is halfway between all channels and `structure`."""
-    pruner = METHODS.load("smp")
+    pruner: Any = METHODS.load("smp")
     made = pruner(pruner.Settings(structure=0.2, schedule="linear", ramp_end=1.0))
     made.begin(blocks, 0.1)
     density = made.density(0.5, 0.1)
@@ -135,7 +140,7 @@ def test_the_fraction_falls_with_the_density(blocks: list[MaskedLayer]) -> None:
 
 @pytest.mark.parametrize("density", [0.04, 0.25, 0.49])
 def test_auto_is_the_root_of_the_density(blocks: list[MaskedLayer], density: float) -> None:
-    pruner = METHODS.load("smp")
+    pruner: Any = METHODS.load("smp")
     made = pruner()
     assert made.settings.structure == "auto"
     made.begin(blocks, density)
@@ -147,7 +152,7 @@ def test_auto_is_the_root_of_the_density(blocks: list[MaskedLayer], density: flo
 
 def test_auto_limits_nothing_in_blocks_of_another_form(make_layers: MakeLayers) -> None:
     layers = make_layers([(4, 4), (8, 4), (4, 8)], ["self_attn.qkv", "mlp.up", "mlp.down"])
-    pruner = METHODS.load("smp")
+    pruner: Any = METHODS.load("smp")
     masks = []
     for structure in ("auto", 1.0):
         for layer in layers:
@@ -169,7 +174,7 @@ def test_the_threshold_of_a_large_matrix_is_that_of_every_61st_score() -> None:
 
 def test_full_channels_hand_their_surplus_on(blocks: list[MaskedLayer]) -> None:
     """Where the weights just fit, every weight of the chosen channels stays."""
-    pruner = METHODS.load("smp")
+    pruner: Any = METHODS.load("smp")
     made = pruner(pruner.Settings(structure=0.25))
     made.begin(blocks, 0.25)
     refresh(made, blocks, made.density(1.0, 0.25))
@@ -179,7 +184,7 @@ def test_full_channels_hand_their_surplus_on(blocks: list[MaskedLayer]) -> None:
 
 
 def test_a_limit_without_room_is_refused_before_anything_is_loaded() -> None:
-    pruner = METHODS.load("smp")
+    pruner: Any = METHODS.load("smp")
     with pytest.raises(PrunerError, match="no room for 50%"):
         pruner(pruner.Settings(structure=0.25)).begin([], 0.5)
     with pytest.raises(UserError, match=r"structure=0\.25 has no room"):
@@ -213,7 +218,7 @@ def test_every_bert_like_architecture_has_three_pairs_a_block(pico: Any, name: s
 
 
 def test_a_channel_that_fell_can_come_back(blocks: list[MaskedLayer]) -> None:
-    pruner = METHODS.load("smp")
+    pruner: Any = METHODS.load("smp")
     made = pruner(pruner.Settings(structure=0.2))
     made.begin(blocks, 0.05)
     refresh(made, blocks, 0.05)
@@ -225,7 +230,7 @@ def test_a_channel_that_fell_can_come_back(blocks: list[MaskedLayer]) -> None:
 
 
 def test_heads_fall_whole(blocks: list[MaskedLayer]) -> None:
-    pruner = METHODS.load("smp")
+    pruner: Any = METHODS.load("smp")
     made = pruner(pruner.Settings(structure=0.3))
     made.begin(blocks, 0.2)
     refresh(made, blocks, made.density(1.0, 0.2))
@@ -241,7 +246,7 @@ def test_heads_fall_whole(blocks: list[MaskedLayer]) -> None:
 
 
 def test_nothing_changes_without_a_limit(blocks: list[MaskedLayer]) -> None:
-    pruner = METHODS.load("movement")
+    pruner: Any = METHODS.load("movement")
     made = pruner(pruner.Settings())
     assert made.restrict(blocks, [3] * 12, 0.5) == [3] * 12
     assert made.channels is None
@@ -261,7 +266,7 @@ def pico_layers(folder: str) -> tuple[Any, list[MaskedLayer]]:
         layer.effective.requires_grad_(True)
         start = torch.randn(layer.weight.shape, generator=draw, dtype=torch.float64)
         with torch.no_grad():
-            layer.module.bias.normal_(generator=draw)  # type: ignore[union-attr,operator]
+            layer.module.bias.normal_(generator=draw)  # type: ignore[operator]
         layer.learn_scores(start, factored=True)
     for pair in find_channels(layers)[0][:2]:
         for index in (pair.first, pair.second):
@@ -292,9 +297,10 @@ def step(
 @pytest.mark.parametrize("name", [*BERT_LIKE, "deberta-v3"])
 def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str) -> None:
     model, layers = pico_layers(str(pico(name)))
-    pruner = METHODS.load("smp")(METHODS.load("smp").Settings(structure=0.3, allocation="L"))
+    smp: Any = METHODS.load("smp")
+    pruner = smp(smp.Settings(structure=0.3, allocation="L"))
     whole, upstream, plain = step(model, layers, pruner, narrow=False)
-    biases = [layer.module.bias.detach().clone() for layer in layers]  # type: ignore[union-attr,operator]
+    biases = [layer.module.bias.detach().clone() for layer in layers]  # type: ignore[operator]
     narrow, fewer, scores = step(model, layers, pruner, narrow=True)
     torch.testing.assert_close(narrow, whole, rtol=1e-9, atol=1e-9)
     for layer, gradient, part, found, found_whole in zip(layers, upstream, fewer, scores, plain, strict=True):
@@ -322,19 +328,20 @@ def test_a_narrow_step_computes_what_the_whole_model_would(pico: Any, name: str)
 def test_a_method_that_selects_itself_or_draws_gates_or_trains_weights_computes_with_all(
     blocks: list[MaskedLayer],
 ) -> None:
-    smp = METHODS.load("smp")
+    smp: Any = METHODS.load("smp")
 
-    class Selects(smp):  # type: ignore[misc,valid-type]
+    class Selects(smp):  # type: ignore[misc]
         def select(self, layer: MaskedLayer, kept: int) -> Tensor:
             return Pruner.select(self, layer, kept)
 
-    class Draws(smp):  # type: ignore[misc,valid-type]
+    class Draws(smp):  # type: ignore[misc]
         def gates(self, layer: MaskedLayer) -> tuple[Tensor, Tensor]:
             return torch.ones_like(layer.weight), torch.ones_like(layer.weight)
 
     for layer in blocks:
         layer.narrows = True
-    for method, whole in ((Selects, True), (Draws, True), (METHODS.load("movement"), True), (smp, False)):
+    movement: Any = METHODS.load("movement")
+    for method, whole in ((Selects, True), (Draws, True), (movement, True), (smp, False)):
         pruner = method(method.Settings(structure=0.3))
         pruner.begin(blocks, 0.2)
         refresh(pruner, blocks, pruner.density(1.0, 0.2), narrow=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.colors
 import matplotlib.figure
@@ -41,7 +42,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[matplotlib.figure.Figure]:
     found = []
     save = matplotlib.figure.Figure.savefig
 
-    def keep(figure: matplotlib.figure.Figure, *args: object, **named: object) -> None:
+    def keep(figure: matplotlib.figure.Figure, *args: Any, **named: Any) -> None:
         found.append(figure)
         save(figure, *args, **named)
 
@@ -65,7 +66,7 @@ def test_what_is_drawn(study: Path, tmp_path: Path, drawn: list[matplotlib.figur
     assert axes.get_title("left") == "sst2 on minilm, prototype head"
     (dense,) = [line for line in axes.lines if line.get_label() == "dense"]
     assert dense.get_linestyle() == "--" and np.allclose(dense.get_ydata(), 89.0)
-    bars = {bar.get_label(): bar for bar in axes.containers}
+    bars: dict[str, Any] = {str(bar.get_label()): bar for bar in axes.containers}
     assert set(bars) == {"smp", "movement", "soft-movement", "magnitude"}
     x, y = bars["smp"].lines[0].get_data()
     assert np.allclose(x, [0.03, 0.1, 0.5], rtol=0.06) and np.allclose(y, [80.8, 81.5, 85.5])
@@ -88,7 +89,8 @@ def test_a_narrow_range_has_a_linear_axis(
 def test_lines_differ_without_colour(study: Path, tmp_path: Path, drawn: list[matplotlib.figure.Figure]) -> None:
     """Marker and dashes of any two lines differ, and every line is dark enough on white (WCAG: 3 to 1)."""
     draw(compare(study), tmp_path / "out.png")
-    lines = [bar.lines[0] for bar in drawn[0].axes[0].containers]
+    bars: list[Any] = drawn[0].axes[0].containers
+    lines = [bar.lines[0] for bar in bars]
     assert len({line.get_marker() for line in lines}) == len(lines) == 4
     assert len({str(line._unscaled_dash_pattern) for line in lines}) == len(lines)
     for line in lines:
@@ -104,7 +106,7 @@ def test_each_task_has_a_panel_and_published_figures_are_hollow(
     draw(compare(study, with_published=True), tmp_path / "out.pdf")
     titles = [axes.get_title("left") for axes in drawn[0].axes]
     assert titles == ["qqp on minilm, prototype head", "sst2 on minilm, prototype head"]
-    bars = drawn[0].axes[0].containers
+    bars: list[Any] = drawn[0].axes[0].containers
     published = [bar for bar in bars if "published" in bar.get_label()]
     assert published and len(published) == len(bars) - 1
     assert {bar.lines[0].get_markerfacecolor() for bar in published} == {"white"}

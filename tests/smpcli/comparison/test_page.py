@@ -53,12 +53,16 @@ def open_page(browser: Any) -> Iterator[Open]:
     complaints: list[str] = []
     context = browser.new_context(viewport={"width": 1200, "height": 900}, offline=True)
 
+    def refuse(dialog: Any) -> None:
+        complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
     def watch(path: Path) -> Any:
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", refuse)
         page.on("request", lambda request: asked.append(request.url))
         asked: list[str] = []
         page.goto(path.as_uri())

@@ -133,8 +133,15 @@ def test_a_run_takes_the_order_of_its_settings(
         return collate(self, indices)
 
     monkeypatch.setattr(Encoded, "collate", recorded)
-    options = {"model": str(pico("bert")), "max_steps": 4, "batch_size": 8, "evaluations": 1, "seed": 3}
-    prune(str(sentiment.csv), output=tmp_path / "run", bucket_window=window, micro_batches=micro_batches, **options)
+    options: dict[str, Any] = {
+        "model": str(pico("bert")),
+        "max_steps": 4,
+        "batch_size": 8,
+        "evaluations": 1,
+        "seed": 3,
+    }
+    options |= {"bucket_window": window, "micro_batches": micro_batches, "seed": 3}
+    prune(str(sentiment.csv), output=tmp_path / "run", **options)
     starts = range(0, 4 * micro_batches, micro_batches)
     batches = [[index for part in seen[at : at + micro_batches] for index in part] for at in starts]
     assert batches == list(LengthBuckets(lengths[0], 8, 3, window, micro_batches))[:4]

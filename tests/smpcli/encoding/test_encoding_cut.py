@@ -89,7 +89,7 @@ def test_evaluating_says_what_is_cut_of_the_dev_sets(pico: Any, long_file: Path,
 
 
 def test_nothing_is_said_where_nothing_is_cut(pico: Any, sentiment: Any, tmp_path: Path) -> None:
-    options = {"model": str(pico("bert")), "max_steps": 2}
+    options: dict[str, Any] = {"model": str(pico("bert")), "max_steps": 2}
     command = ["prune", "--task", str(sentiment.csv), "--model", options["model"], "--max-steps", "2"]
     done = CliRunner().invoke(app, [*command, "--output", str(tmp_path)])
     assert done.exit_code == 0 and "cut" not in done.stderr
@@ -127,7 +127,7 @@ def test_a_tokenizer_in_the_hub_s_cache_is_at_hand(
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    options = {"dev_file": str(tmp_path / "held.csv"), "max_length": 12, "max_steps": 2}
+    options: dict[str, Any] = {"dev_file": str(tmp_path / "held.csv"), "max_length": 12, "max_steps": 2}
     found = plan(str(long_file), model="somebody/pico", **options).cut
     assert found is not None and found["train"].to_json() == TRAIN
     assert plan(str(long_file), model="somebody/else", **options).cut is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def examples(sentiment: Any) -> Examples:
 
 def plainly(tokenizer: Any, examples: Examples, length: int) -> dict[str, list[list[int]]]:
     """Tokenised one by one, without smp."""
-    pairs = examples.pairs or [None] * len(examples)
+    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
     rows = [
         tokenizer(text, pair, truncation=True, max_length=length)
         for text, pair in zip(examples.texts, pairs, strict=True)

@@ -20,7 +20,8 @@ MakeRun = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def card(finished: MakeRun, export_here: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_here(finished(), "hf", output=tmp_path_factory.mktemp("card") / "folder").path / "README.md"
+    folder: Path = export_here(finished(), "hf", output=tmp_path_factory.mktemp("card") / "folder").path
+    return folder / "README.md"
 
 
 def parts(card: Path) -> tuple[dict[str, Any], str]:

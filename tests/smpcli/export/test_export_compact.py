@@ -110,9 +110,8 @@ def test_choices_of_kernels_are_taken_over_and_damaged_ones_measured_anew(pico: 
     assert second.choices() == first.choices()
     assert second.columns_at == first.columns_at
     asked: list[bool] = []
-    for count, damaged in enumerate(
-        (None, [], {}, {"matrices": [], "columns": []}, {"matrices": 3, "columns": None}, "x"), 1
-    ):
+    broken: list[Any] = [None, [], {}, {"matrices": [], "columns": []}, {"matrices": 3, "columns": None}, "x"]
+    for count, damaged in enumerate(broken, 1):
         third = SparseModel(small)
         third.measure = lambda: asked.append(True)  # type: ignore[method-assign]
         third.choose(damaged)
@@ -269,7 +268,7 @@ def test_options_of_another_format_are_refused(run: Path, tmp_path: Path) -> Non
         ("onnx", {"precision": "int9"}, "unknown precision 'int9'; did you mean 'int8'"),
     ):
         with pytest.raises(UserError, match=message):
-            export(run, format, output=tmp_path / "x", **options)  # type: ignore[arg-type]
+            export(run, format, output=tmp_path / "x", **options)
 
 
 def test_without_the_extra_a_line_says_what_to_install(

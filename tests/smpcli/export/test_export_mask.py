@@ -47,7 +47,8 @@ def logits_of(run: Path) -> torch.Tensor:
     opened = reopen(run)
     inputs = opened.tokenizer(TEXTS, padding=True, truncation=True, max_length=24, return_tensors="pt")
     with torch.no_grad():
-        return opened.model(**inputs)
+        logits: torch.Tensor = opened.model(**inputs)
+    return logits
 
 
 RUNS = [("bert", "csv"), ("bert-mlm", "words"), ("roberta", "words"), ("distilbert", "csv"), ("bert", "scores")]

@@ -18,7 +18,7 @@ from smpcli.export.many import SharedBase
 
 MakeRun = Callable[..., Path]
 Export = Callable[..., Any]
-SHORT = {"sparsity": 0.5, "max_steps": 3, "batch_size": 8, "max_length": 24}
+SHORT: dict[str, Any] = {"sparsity": 0.5, "max_steps": 3, "batch_size": 8, "max_length": 24}
 
 
 def recorded(run: Path) -> Any:
@@ -41,7 +41,8 @@ def by_hand(folder: Path, tokens: str, place: int) -> list[float]:
     ids = torch.tensor([tokenizer.convert_tokens_to_ids(tokens.split())])
     words = tokenizer.convert_tokens_to_ids(["terrible", "great"])
     with torch.no_grad():
-        return stock(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, place, words].tolist()
+        logits: torch.Tensor = stock(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    return [float(logits[0, place, word]) for word in words]
 
 
 def test_a_mask_that_a_person_wrote_is_read_as_characters(

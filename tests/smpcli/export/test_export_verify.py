@@ -33,6 +33,7 @@ def test_what_is_verified_is_what_was_written(finished: MakeRun, made: Exported)
     """Weights or tokenizer are changed in the folder: the metric and the logits, of a new process, tell."""
     run, folder = reopen(finished()), made.path
     sound = made.verified
+    assert sound is not None
     assert sound.metrics == run.directory.result.metrics and sound.metric == sound.recorded
     assert sound.difference <= 1e-5 and sound.examples == len(run.dev["dev"])
 

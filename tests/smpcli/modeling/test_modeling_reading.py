@@ -116,7 +116,7 @@ def of_words() -> Any:
 
 def saved(name: str, folder: Path, pico: Any) -> Path:
     if name in ("bert", "roberta", "gpt2"):
-        return pico(name)
+        return Path(pico(name))
     tokenizer = of_words() if name == "words" else unigram(name)
     tokenizer.save_pretrained(folder)
     if name != "words":

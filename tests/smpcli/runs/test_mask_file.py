@@ -45,9 +45,9 @@ shapes = st.one_of(
 @st.composite
 def some_masks(draw: st.DrawFn) -> dict[str, tuple[tuple[int, ...], list[bool]]]:
     names = draw(st.lists(st.text("abclyerq.0123é", min_size=1, max_size=12), unique=True, max_size=4))
-    found = {}
+    found: dict[str, tuple[tuple[int, ...], list[bool]]] = {}
     for name in names:
-        shape = draw(shapes)
+        shape: tuple[int, ...] = draw(shapes)
         size = math.prod(shape)
         found[name] = (shape, draw(st.lists(st.booleans(), min_size=size, max_size=size)))
     return found

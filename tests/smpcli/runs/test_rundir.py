@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -303,13 +304,14 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "write_text", full)
     monkeypatch.setattr(safetensors.torch, "save_file", full_save)
     monkeypatch.setattr("safetensors.numpy.save_file", full_save)
-    for write in (
+    writes: list[Callable[[], object]] = [
         lambda: run.write_settings({"seed": 1}),
         lambda: run.append_metrics({"step": 2}),
         lambda: run.write_tensors("head.safetensors", {"a": torch.zeros(2)}),
         lambda: run.write_masks({"m": torch.zeros(3, 3, dtype=torch.bool)}),
         lambda: run.write_result(as_result(run__seed=9, files={})),
-    ):
+    ]
+    for write in writes:
         with pytest.raises(UserError, match="No space left"):
             write()
         assert snapshot(run.path) == before
@@ -323,7 +325,7 @@ def test_digest_is_stable_under_key_order_and_sees_every_value() -> None:
     assert one == digest({"b": {"d": None, "c": [1, 2]}, "a": 1})
     # sha256 of {"a": 1, "b": {"c": [1, 2], "d": null}}, taken with sha256sum.
     assert one == "e8c0ad1b2625"
-    others = [
+    others: list[dict[str, Any]] = [
         {"a": 2, "b": {"c": [1, 2], "d": None}},
         {"a": "1", "b": {"c": [1, 2], "d": None}},
         {"a": 1, "b": {"c": [2, 1], "d": None}},

@@ -337,7 +337,12 @@ def test_a_decoder_teacher_needs_no_padding_token_in_its_configuration(
     assert json.loads((teacher / "config.json").read_text()).get("pad_token_id") is None
     found: list[Tensor] = []
     plain = distillation.teacher_logits
-    monkeypatch.setattr(distillation, "teacher_logits", lambda *given: found.append(plain(*given)) or found[-1])
+
+    def kept(*given: Any) -> Tensor:
+        found.append(plain(*given))
+        return found[-1]
+
+    monkeypatch.setattr(distillation, "teacher_logits", kept)
     student(pico, sentiment, tmp_path, teacher=str(teacher), max_steps=20)
     # Each text alone, so without padding; the student's training rows are those of the file, in its order.
     stock = hf.AutoModelForSequenceClassification.from_pretrained(teacher).eval()

@@ -132,7 +132,7 @@ def smp_by_the_book(run: Run, penalty: float, factored: bool, trains_weights: bo
         matrices = {}
         for name, count in zip(names, allotted(kept, [w[name].numel() for name in names]), strict=True):
             score = s[name] + r[name] + c[name]
-            matrices[name] = w[name] * PassedOn.apply(score, highest(score.detach(), count))
+            matrices[name] = w[name] * PassedOn.apply(score, highest(score.detach(), count))  # type: ignore[no-untyped-call]
         logits = functional_call(backbone, {**fixed, **matrices}, kwargs=inputs).logits
         regulariser = torch.stack([torch.sigmoid(s[name] + r[name] + c[name]).mean() for name in names]).mean()
         loss = cross_entropy(logits.float(), labels) + penalty * (1 - (1 - t) ** 3) * regulariser
@@ -200,7 +200,7 @@ def test_dense_training_is_plain_fine_tuning(pico: Any, sentiment: Any) -> None:
     steps: list[Step] = []
     summary = run.train(on_step=steps.append)
     for (name, found), wanted in zip(run.model.backbone.named_parameters(), parameters, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5, msg=name)
     assert [step.loss for step in steps[:-1]] == pytest.approx(losses, abs=1e-5)
     assert summary.loss == pytest.approx(losses[-1], abs=1e-5)
     assert {step.density for step in steps} == {1.0}
@@ -313,9 +313,8 @@ def test_masked_weights_in_half_precision_change_nothing(
         run.model.float()
         for layer in run.layers:
             layer.weight = layer.weight.float()
-            layer.scores = torch.nn.Parameter(layer.scores.detach().float())
-            layer.row, layer.column = (
-                torch.nn.Parameter(part.detach().float()) for part in (layer.row, layer.column)
+            layer.scores, layer.row, layer.column = (
+                torch.nn.Parameter(part.detach().float()) for part in layer.score_parameters()
             )
         return run, run.train(precision="bf16")
 
@@ -371,4 +370,4 @@ def test_steps_without_the_fallen_channels_end_on_the_same_scores(
         torch.testing.assert_close(ours.score(), theirs.score(), rtol=0, atol=1e-6)
         assert torch.equal(ours.mask, theirs.mask)
         assert torch.equal(ours.effective, theirs.effective)
-        assert torch.equal(ours.module.bias, theirs.module.bias)
+        assert torch.equal(ours.module.bias, theirs.module.bias)  # type: ignore[arg-type]

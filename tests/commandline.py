@@ -6,9 +6,14 @@ import contextlib
 import io
 import json
 import subprocess
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+from safetensors import safe_open
 
 from smpcli.main import app
 from smpcli.reporting import guarded
@@ -37,17 +42,17 @@ class Done:
 
 
 class Smp(Protocol):
-    """A way to call `smp`."""
+    """A way to call `smp`; cwd and env are for one that is a process of its own."""
 
-    def __call__(self, *args: str | Path, **more: Any) -> Done: ...
+    def __call__(self, *args: object, cwd: Path = ..., env: dict[str, str] | None = ...) -> Done: ...
 
 
-def run_in_process(*args: str | Path) -> int:
+def run_in_process(*args: object) -> int:
     """What `main` does, without leaving the process."""
     return guarded(lambda: app(args=[str(arg) for arg in args], standalone_mode=False))
 
 
-def run_process(command: list[str | Path], cwd: Path, environment: dict[str, str]) -> Done:
+def run_process(command: Sequence[object], cwd: Path, environment: dict[str, str]) -> Done:
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -61,7 +66,7 @@ def run_process(command: list[str | Path], cwd: Path, environment: dict[str, str
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def printed(*args: str | Path) -> str:
+def printed(*args: object) -> str:
     """Run a command that succeeds, and return what it prints; for fixtures of more than one test."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -69,7 +74,7 @@ def printed(*args: str | Path) -> str:
     return out.getvalue()
 
 
-def make_run(*args: str | Path) -> Path:
+def make_run(*args: object) -> Path:
     """Run a command that makes a run, and return the run's folder."""
     return Path(printed(*args, "--quiet").strip())
 
@@ -84,3 +89,24 @@ def listing(folder: Path) -> list[tuple[str, int, int]]:
 
 def result_of(run: Path) -> Any:
     return json.loads((run / "result.json").read_text(encoding="utf-8"))
+
+
+def packed_masks(path: Path) -> dict[str, np.ndarray]:
+    """Masks as docs/result-schema.md and docs/exports.md describe the files, read without smp."""
+    masks = {}
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["smp"])
+        for name, shape in about["shapes"].items():
+            code, payload = about.get("codes", {}).get(name, "packed"), file.get_tensor(name)
+            if code == "packed":
+                masks[name] = np.unpackbits(payload)[: int(np.prod(shape))].reshape(shape).astype(bool)
+                continue
+            # At a tenth of the weights, gaps between kept ones are what is short.
+            assert code in ("gaps", "gaps-columns")
+            flat, place = np.zeros(int(np.prod(shape)), bool), 0
+            for gap in zlib.decompressobj().decompress(payload.tobytes()):
+                assert gap < 255
+                flat[place + gap] = True
+                place += gap + 1
+            masks[name] = flat.reshape(shape[::-1]).T if code.endswith("columns") else flat.reshape(shape)
+    return masks
