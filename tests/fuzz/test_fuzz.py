@@ -56,7 +56,7 @@ def test_the_fuzzer_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.
             while time.process_time() - started < 0.06:
                 pass
         if b"\xff" in data:
-            kept.append(bytes(30 * 2**20))
+            kept.append(b"\1" * (30 * 2**20))
 
     monkeypatch.setitem(READERS, "broken", type(READERS["csv"])("broken", "x", read, lambda: [b"good" * 10]))
     monkeypatch.setattr(fuzz, "FOUND", tmp_path)
