@@ -56,7 +56,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def exclusive(path: Path, flag: str = "--output") -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
     """Hold what is at `path` for this process alone; raises `UserError` at once where another one has it.
 
     What a killed process left of its writing beside `path` is removed. The lock is the kernel's, so it never outlives
@@ -72,10 +72,10 @@ def exclusive(path: Path, flag: str = "--output") -> Iterator[None]:
         held.acquire()
     except Timeout:
         raise UserError(
-            f"another process is writing {path}: wait for it, or choose another place with {flag}"
+            f"another process is writing {path}: wait for it, or choose another place with --output"
         ) from None
     except OSError as error:
-        raise cannot_write(path, error, flag) from error
+        raise cannot_write(path, error) from error
     try:
         with suppress(OSError):
             remove_temporaries(path.parent, path.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -159,16 +159,13 @@ def deciding(flat: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def resolve(
-    recipe: str | None = None, assignments: Iterable[str] = (), flags: Mapping[str, Any] | None = None
-) -> Settings:
-    """Settings from a recipe (name or file), "key=value" assignments and flags (None: not given).
+def resolve(recipe: str | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from a recipe (name or file) and flags (None: not given), which win.
 
     Raises UserError for an unknown method, task, recipe or key, and for a value out of range.
     """
     given: dict[str, Any] = read_recipe(recipe) if recipe is not None else {}
-    explicit = dict(parse_assignment(text) for text in assignments)
-    explicit |= {key: value for key, value in (flags or {}).items() if value is not None}
+    explicit = {key: value for key, value in (flags or {}).items() if value is not None}
     if explicit.get("epochs") is not None and explicit.get("max_steps") is not None:
         raise UserError("--epochs and --max-steps exclude each other: give one of them")
     for one, other in (("epochs", "max_steps"), ("max_steps", "epochs")):

@@ -7,7 +7,6 @@ from smpcli.comparison.published import PublishedRow
 from smpcli.comparison.terminal import method_name, notes_of, one_class_mark, published_value, sections
 from smpcli.text import human_bytes, human_count, human_time, plain
 
-FORMATS = ("table", "csv", "json", "markdown", "latex")
 _HEADERS = (
     "method",
     "sparsity",

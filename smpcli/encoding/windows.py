@@ -132,8 +132,8 @@ def answers_from(parts: LogitParts, encoded: EncodedSpans) -> list[str]:
     return [min(found, key=lambda pair: (not pair[1], -pair[0], pair[1]))[1] if found else "" for found in best]
 
 
-def best_spans(logits: Tensor, places: np.ndarray, n: int = N_BEST) -> list[tuple[float, int, int]]:
-    """The n best spans of a window, (start logit + end logit, first token, last token), the best first.
+def best_spans(logits: Tensor, places: np.ndarray) -> list[tuple[float, int, int]]:
+    """The 20 best spans of a window, (start logit + end logit, first token, last token), the best first.
 
     logits (2, tokens), places (tokens, 2) as in `EncodedSpans`. Both ends are tokens of the context, the last not
     before the first, at most 30 tokens. All such spans are looked at.
@@ -146,7 +146,7 @@ def best_spans(logits: Tensor, places: np.ndarray, n: int = N_BEST) -> list[tupl
     width = min(ANSWER_TOKENS, len(inside))
     padded = np.concatenate([end, np.full(width - 1, -np.inf)])
     scores = start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, width)
-    order = np.argsort(-scores, axis=None, kind="stable")[:n]
+    order = np.argsort(-scores, axis=None, kind="stable")[:N_BEST]
     rows, columns = np.unravel_index(order, scores.shape)
     return [
         (float(scores[i, j]), int(inside[i]), int(inside[i + j]))

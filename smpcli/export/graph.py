@@ -49,8 +49,8 @@ class Graph:
         scale, shift = self.constant(weight), self.constant(bias)
         return str(self.add("LayerNormalization", x, scale, shift, axis=-1, epsilon=epsilon))
 
-    def gather(self, x: str, index: Tensor | None, axis: int = -1) -> str:
-        return x if index is None else str(self.add("Gather", x, self.constant(index), axis=axis))
+    def gather(self, x: str, index: Tensor | None) -> str:
+        return x if index is None else str(self.add("Gather", x, self.constant(index), axis=-1))
 
     def activation(self, x: str, name: str) -> str:
         return _ACTIVATIONS[name](self, x)

@@ -98,8 +98,6 @@ def expand(sweep: Sweep, output: Path, overrides: Mapping[str, Any] | None = Non
     Seeds are the outermost axis, so that a whole figure is there after the first. `overrides` win over the file.
     Raises `UserError` for whatever `smp prune` would refuse in the settings of any of them.
     """
-    if sweep.teacher and "teacher" not in RunSettings.model_fields:
-        raise UserError("this version of smp can't train with a teacher: leave `teacher` out of the sweep file")
     overrides = dict(overrides or {})
     _refuse_axes("--set", overrides)
     base = read_recipe(sweep.recipe) if sweep.recipe else {}

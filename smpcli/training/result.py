@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pruners.masking import kept
+from smpcli.modeling.layers import attention_heads
 from smpcli.runs.maskfile import compress
 from smpcli.runs.rundir import HEAD, WEIGHTS, RunDir, digest
 from smpcli.runs.schema import (
@@ -97,6 +98,7 @@ def make_result(
             digest=session.base_digest,
             head=model.head,
             words=settings.task.words if model.head == "words" else None,
+            heads=attention_heads(model.config) or None,
         ),
         training=TrainingInfo(
             steps=session.steps,

@@ -96,7 +96,7 @@ def run(pico: Any, sentiment: Any, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_prune_keeps_what_was_asked_and_eval_agrees(run: Run, name: str, head: str) -> None:
     path = run(name, head)
     result = json.loads((path / "result.json").read_text(encoding="utf-8"))
-    assert result["model"]["head"] == head
+    assert (result["model"]["head"], result["model"]["heads"]) == (head, 2)
     assert result["weights"]["prunable"] == PRUNABLE[name]
     assert result["weights"]["kept"] == PRUNABLE[name] * 2 // 10
     assert evaluate(path).agrees

@@ -63,7 +63,8 @@ class Run:
     def train(self, steps: int = STEPS, final_density: float = 1 - SPARSITY, **options: Any) -> Summary:
         """`options`: of the loop, and in place of what `Training` is made of."""
         accelerator = options.pop("accelerator", None) or Accelerator(cpu=True)
-        parts = {"objective": task_objective("classification"), "max_grad_norm": 1.0, "precision": "fp32"}
+        parts: dict[str, Any] = {"objective": task_objective("classification"), "max_grad_norm": 1.0}
+        parts["precision"] = "fp32"
         parts = {name: options.pop(name, part) for name, part in parts.items()}
         training = Training(
             self.model,
