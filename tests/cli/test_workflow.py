@@ -661,7 +661,7 @@ def test_from_python_nothing_is_printed(
 
 HEAVY = {"torch", "transformers", "datasets", "pandas", "numpy", "accelerate", "sklearn", "scipy", "safetensors"}
 # typer's rich help takes a Markdown parser and a formatter of tracebacks, and no command needs those.
-RICH_HELP = {"markdown_it", "pygments", "attr", "rich.markdown", "rich.traceback", "typer.rich_utils"}
+RICH_HELP = {"markdown_it", "pygments", "rich.markdown", "rich.traceback", "typer.rich_utils"}
 # What reads settings and YAML, tables, and looks for plugins.
 SETTINGS = {"smpcli.settings", "smpcli.yaml_text", "smpcli.tasks", "yaml", "ruamel", "filelock"}
 SHOWN = {"rich", "smpcli.catalogue", "pruners.registry"}
