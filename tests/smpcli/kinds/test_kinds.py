@@ -82,7 +82,7 @@ class Tagged(Examples):
         yield from zip(self.texts, self.labels, strict=True)
 
     def take(self, rows: list[int]) -> Tagged:
-        return Tagged([self.texts[row] for row in rows], None, [self.labels[row] for row in rows])  # type: ignore[arg-type]
+        return Tagged([self.texts[row] for row in rows], None, [self.labels[row] for row in rows])
 
 
 def read_tagged(task: Task, table: Table, left_out: dict[str, int]) -> Tagged:
@@ -126,7 +126,7 @@ def tagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     traits = Traits("tags", ("all_right",), ("all_right",), "tagging", problem_type="multi_label_classification")
     monkeypatch.setitem(TRAITS, "tags", traits)
     monkeypatch.setitem(KINDS, "tags", Tags())
-    monkeypatch.setitem(data.READERS, "tags", read_tagged)  # type: ignore[arg-type]
+    monkeypatch.setitem(data.READERS, "tags", read_tagged)
     draw = random.Random(3)
     tags = [[name for name in ("good", "film", "dull") if draw.random() < 0.5] for _ in range(80)]
     rows = [(f"the {' '.join(found)} plot {draw.choice('ab')}", " ".join(found)) for found in tags]
@@ -142,7 +142,8 @@ def tagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_one_more_kind_is_trained_measured_exported_and_asked(
     pico: Any, tagged: Path, tmp_path: Path, export_here: Any
 ) -> None:
-    how = {"model": str(pico("bert")), "output": tmp_path / "runs", "head": "classifier", "max_steps": 4}
+    how: dict[str, Any] = {"model": str(pico("bert")), "output": tmp_path / "runs"}
+    how |= {"head": "classifier", "max_steps": 4}
     teacher = prune(str(tagged), method="dense", **how)
     run = prune(str(tagged), sparsity=0.5, teacher=str(teacher.path), **how)
     assert evaluate(run.path).agrees
