@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from pruners.errors import SettingError
 from pruners.masks.allocation import uniform_counts
 from pruners.masks.layer import LayerStatistics, MaskedLayer
 from pruners.masks.selection import top_k_mask
@@ -46,13 +47,13 @@ class PrunerSettings:
                 continue
             # `not (a <= b)` instead of `a > b`: a NaN must fail too.
             if low is not None and not value >= low:
-                raise ValueError(f"{spec.name} must be at least {low}, not {value}")
+                raise SettingError(spec.name, f"must be at least {low}, not {value}")
             if high is not None and not value <= high:
-                raise ValueError(f"{spec.name} must be at most {high}, not {value}")
+                raise SettingError(spec.name, f"must be at most {high}, not {value}")
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{spec.name} must be a finite number, not {value}")
+                raise SettingError(spec.name, f"must be a finite number, not {value}")
         if self.ramp_start > self.ramp_end:
-            raise ValueError(f"ramp_start ({self.ramp_start}) must not exceed ramp_end ({self.ramp_end})")
+            raise SettingError("ramp_start", f"must be at most ramp_end ({self.ramp_end}), not {self.ramp_start}")
 
 
 class Pruner:

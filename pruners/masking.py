@@ -47,7 +47,7 @@ def refresh(
     dtype: torch.dtype | None = None,
     narrow: bool = False,
 ) -> None:
-    """Choose every mask anew, so that int(density * prunable) weights remain, and write W' into the modules.
+    """Choose every mask again, so that int(density * prunable) weights remain, and write W' into the modules.
 
     dtype: of W', where a training step computes in another than W's; it saves autocast the conversion.
     narrow: leave out the rows and columns that the method has given up for now, so that the step costs less.

@@ -47,35 +47,38 @@ def _check(pruner: object, owner: Entry) -> None:
 
     from pruners.base import Pruner, PrunerSettings
 
-    def broken(reason: str) -> PrunerError:
-        return PrunerError(f"method '{owner.name}' of package {owner.package}: {owner.target} {reason}")
+    def broken(reason: str, remedy: str = "") -> PrunerError:
+        return PrunerError(f"method '{owner.name}' of package {owner.package}: {owner.target} {reason}", remedy)
 
     if not (isinstance(pruner, type) and issubclass(pruner, Pruner)):
-        raise broken("is no subclass of pruners.Pruner")
+        raise broken("is not a subclass of pruners.Pruner")
     for attribute in ("name", "title"):
         if not isinstance(getattr(pruner, attribute, None), str):
             raise broken(f"has no {attribute}")
     if pruner.name != owner.name:
         raise PrunerError(
-            f"method '{owner.name}' of package {owner.package}: the class calls itself '{pruner.name}'; "
-            "entry point and class must agree"
+            f"method '{owner.name}' of package {owner.package}: the class calls itself '{pruner.name}'",
+            "entry point and class must agree",
         )
     if not (isinstance(pruner.Settings, type) and issubclass(pruner.Settings, PrunerSettings)):
-        raise broken("has Settings that are no subclass of pruners.PrunerSettings")
-    if reason := _ignored(pruner):
-        raise broken(reason)
+        raise broken("has Settings that aren't a subclass of pruners.PrunerSettings")
+    if ignored := _ignored(pruner):
+        raise broken(*ignored)
     known = {*(field.name for field in fields(pruner.Settings)), *dir(pruner.Settings)}
     if pruner.trains_scores and "scores_lr" not in known:
         raise broken(
-            "trains scores, but its Settings have no scores_lr, so they would never change: derive Settings from "
-            'pruners.ScoredSettings, or add scores_lr: float = setting(2e-2, "peak learning rate of the scores", 0)'
+            "trains scores, but its Settings have no scores_lr, so they would never change",
+            "derive Settings from pruners.ScoredSettings, or add "
+            'scores_lr: float = setting(2e-2, "peak learning rate of the scores", 0)',
         )
     if pruner.trains_scores and pruner.start is Pruner.start:
-        raise broken("trains scores, but has no start() that returns the first: add one, or derive from ScoredPruner")
+        raise broken(
+            "trains scores, but has no start() that returns the first", "add one, or derive from ScoredPruner"
+        )
 
 
-def _ignored(pruner: type[Pruner]) -> str | None:
-    """What a plugin says that would be ignored in silence; None where all is well."""
+def _ignored(pruner: type[Pruner]) -> tuple[str, str] | None:
+    """What a plugin says that would be ignored in silence, and a remedy; None where all is well."""
     from dataclasses import fields
     from inspect import get_annotations
 
@@ -86,10 +89,10 @@ def _ignored(pruner: type[Pruner]) -> str | None:
     for kind in _own(pruner.Settings):
         annotated = get_annotations(kind)
         if annotated and "__dataclass_fields__" not in vars(kind):
-            return f"has Settings that do nothing: put @dataclass above {kind.__name__}"
+            return "has Settings that do nothing", f"put @dataclass above {kind.__name__}"
         if untyped := sorted(settings & vars(kind).keys() - annotated.keys()):
             name = untyped[0]
-            return f"sets {name} in its Settings without a type, which does nothing: write {name}: float = …"
+            return f"sets {name} in its Settings without a type, which does nothing", f"write {name}: float = …"
     known = {*dir(Pruner), *dir(ScoredPruner), *get_annotations(Pruner), *get_annotations(ScoredPruner)}
     for kinds, names in (
         (_own(pruner), {name for name in known if not name.startswith("_")}),
@@ -97,9 +100,9 @@ def _ignored(pruner: type[Pruner]) -> str | None:
     ):
         for kind in kinds:
             if found := _misspelt(kind, names):
-                return f"has {found[0]}, which means nothing to smp: did you mean {found[1]}?"
+                return f"has {found[0]}, which means nothing to smp", f"did you mean {found[1]}?"
     if not pruner.trains_scores and any("start" in vars(kind) for kind in _own(pruner)):
-        return "has a start(), which is never asked: add trains_scores = True"
+        return "has a start(), which is never asked", "add trains_scores = True"
     return None
 
 

@@ -77,11 +77,8 @@ class Registry(Generic[T]):
         """
         owners = self.require(name)
         if len(owners) > 1:
-            raise PrunerError(
-                f"two packages publish a {self.kind} '{name}': "
-                + " and ".join(f"{owner.package} ({owner.target})" for owner in owners)
-                + "; uninstall or rename one"
-            )
+            packages = " and ".join(f"{owner.package} ({owner.target})" for owner in owners)
+            raise PrunerError(f"two packages publish a {self.kind} '{name}': {packages}", "uninstall or rename one")
         (owner,) = owners
         module, _, attribute = owner.target.partition(":")
         try:
@@ -92,8 +89,8 @@ class Registry(Generic[T]):
             if owner.package == OWN_PACKAGE:
                 raise
             raise PrunerError(
-                f"{self.kind} '{name}' of package {owner.package} fails at import ({type(error).__name__}: {error}); "
-                "update or uninstall that package"
+                f"{self.kind} '{name}' of package {owner.package} fails at import ({type(error).__name__}: {error})",
+                "update or uninstall that package",
             ) from error
         if self.check is not None:
             self.check(found, owner)

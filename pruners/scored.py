@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pruners.base import Pruner, PrunerSettings, setting
-from pruners.errors import PrunerError
+from pruners.errors import PrunerError, SettingError
 from pruners.masks.layer import LayerStatistics, MaskedLayer
 from pruners.masks.structure import Channels, has_channels
 from pruners.schedule import cubic_rise
@@ -48,7 +48,9 @@ class ScoredSettings(PrunerSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.penalty_start > self.penalty_end:
-            raise ValueError(f"penalty_start ({self.penalty_start}) must not exceed penalty_end ({self.penalty_end})")
+            raise SettingError(
+                "penalty_start", f"must be at most penalty_end ({self.penalty_end}), not {self.penalty_start}"
+            )
 
 
 class ScoredPruner(Pruner):
@@ -99,8 +101,8 @@ class ScoredPruner(Pruner):
         self.final_density = final_density
         if final_density > self.limit:
             raise PrunerError(
-                f"structure={self.limit:g} has no room for {final_density:.0%} of the weights: give at least "
-                f"structure={final_density:g}, or a higher sparsity"
+                f"structure={self.limit:g} has no room for {final_density:.0%} of the weights",
+                f"give at least structure={final_density:g}, or a higher sparsity",
             )
 
     def restrict(self, layers: Sequence[MaskedLayer], counts: list[int], density: float) -> list[int]:

@@ -45,7 +45,7 @@ def prune(
 ) -> RunDir:
     """Prune a model for a task and return the finished run.
 
-    resume: go on from the last checkpoint of a run that was broken off; a finished one is returned as it is.
+    resume: go on from the last checkpoint of an interrupted run; a finished one is returned as it is.
     task, method, sparsity, recipe: as on the command line. settings: every other flag and --set key, e.g.
     model="bert-base-uncased", seed=1, max_steps=500, init="zero". track: an experiment tracker, e.g.
     "tensorboard". Raises UserError for bad input.

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-# Characters of an error's line.
-MESSAGE = 300
+from pruners.errors import joined
+
+# Characters of an error's line, and of its problem at least: a remedy is never cut.
+MESSAGE, LEAST = 300, 100
 
 
 def quieten_libraries() -> None:
@@ -76,7 +78,15 @@ def talk(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def error(text: str) -> None:
-    """The one line of an error, on stderr. Of a long one the middle goes: the way out is at its end."""
-    line = " ".join(text.split())
-    talk(f"error: {line if len(line) <= MESSAGE else f'{line[:180]} … {line[3 + 180 - MESSAGE :]}'}")
+def error(problem: str, remedy: str = "") -> None:
+    """The one line of an error, on stderr."""
+    talk(f"error: {error_line(problem, remedy)}")
+
+
+def error_line(problem: str, remedy: str = "") -> str:
+    """An error as one line. Of a long problem the middle goes: it starts with the place and ends with the reason."""
+    problem, remedy = (" ".join(text.split()) for text in (problem, remedy))
+    room = max(MESSAGE - len(joined("", remedy)), LEAST)
+    if len(problem) > room:
+        problem = f"{problem[: room * 3 // 5]} … {problem[3 + room * 3 // 5 - room :]}"
+    return joined(problem, remedy)

@@ -58,18 +58,18 @@ def make_accelerator(device: str, track: str | None = None, folder: Path | None 
     if kind == "cuda":
         count = torch.cuda.device_count()
         if int(index or 0) >= count:
-            raise UserError(f"no device {device}: this machine has {count} CUDA devices; use --device auto or cpu")
+            raise UserError(f"no device {device}: this machine has {count} CUDA devices", "use --device auto or cpu")
         torch.cuda.set_device(int(index or 0))
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise UserError("no device mps on this machine: use --device auto or cpu")
+        raise UserError("no device mps on this machine", "use --device auto or cpu")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     # Accelerate joins several processes on processors only where it is told that they are meant.
     on_cpu = kind == "cpu" or (launched > 1 and not torch.cuda.is_available())
     accelerator = Accelerator(cpu=on_cpu, log_with=track, project_dir=folder)
     if accelerator.num_processes != launched:
         raise UserError(
-            f"{launched} processes were started, of which Accelerate joins {accelerator.num_processes}: "
-            "start them with `accelerate launch` or torchrun, and this --device on each"
+            f"{launched} processes were started, of which Accelerate joins {accelerator.num_processes}",
+            "start them with `accelerate launch` or torchrun, and this --device on each",
         )
     return accelerator
 

@@ -1,16 +1,22 @@
 """What can go wrong, as exceptions, and the exit codes; reporting.py makes messages of them.
 
-Everything a person can get wrong is a `UserError`: one line that says what is wrong and what to do, exit code 2.
+Everything a person can get wrong is a `UserError`: what is wrong and what to do, exit code 2.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pruners.errors import UserError as UserError
+from pruners.errors import joined as joined
 from pruners.errors import one_line as one_line
 from pruners.errors import unknown as unknown
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 EXIT_INTERNAL = 1
 EXIT_USER = 2
@@ -36,17 +42,49 @@ def terminate(number: int, frame: object) -> None:
     raise Interrupted(EXIT_TERMINATED, "terminated; nothing was finished")
 
 
-def other_version(name: object, found: object, known: int, anew: str) -> UserError:
-    """The error for a file of another version than the one read; anew: how to make one, where this one is older.
+def other_version(name: object, found: object, known: int, remake: str) -> UserError:
+    """The error for a file of another version than the one read; remake: what to do where it is older.
 
     >>> str(other_version("x.smpmask", 1, 2, "export it again"))
-    'x.smpmask has version 1 and this smp reads 2: export it again'
+    'x.smpmask has version 1 and this smp reads 2; export it again'
     """
     older = type(found) is int and found < known
     shown = one_line(repr(found), 40)
     return UserError(
-        one_line(f"{name} has version {shown} and this smp reads {known}: {anew if older else 'upgrade smp'}")
+        one_line(f"{name} has version {shown} and this smp reads {known}"), remake if older else "upgrade smp"
     )
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """The first thing that pydantic found. key: where, "a.b.0"; text: what is wrong; more: how many others there are.
+
+    raised: the exception of a check of ours, whose message is the text.
+    """
+
+    key: str
+    text: str
+    more: int
+    kind: str
+    location: tuple[int | str, ...]
+    value: Any
+    raised: Exception | None
+
+    @classmethod
+    def of(cls, error: ValidationError) -> Invalid:
+        first, *others = error.errors(include_url=False)
+        raised = first.get("ctx", {}).get("error")
+        key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        text = str(raised) if raised else first["msg"]
+        return cls(key, text, len(others), first["type"], first["loc"], first["input"], raised)
+
+    @property
+    def and_more(self) -> str:
+        """How many others there are, to append."""
+        return f" (and {self.more} more)" if self.more else ""
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}{self.and_more}" if self.key else f"{self.text}{self.and_more}"
 
 
 def invisible(char: str) -> bool:

@@ -72,7 +72,7 @@ def exclusive(path: Path) -> Iterator[None]:
         held.acquire()
     except Timeout:
         raise UserError(
-            f"another process is writing {path}: wait for it, or choose another place with --output"
+            f"another process is writing {path}", "wait for it, or choose another place with --output"
         ) from None
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -81,7 +81,7 @@ def exclusive(path: Path) -> Iterator[None]:
             remove_temporaries(path.parent, path.name)
         yield
     finally:
-        # While it is held: whoever has opened this file meanwhile sees that it is gone, and makes a new one.
+        # While it is held: who has opened this file meanwhile sees that it is gone, and makes a new one.
         with suppress(OSError):
             lock.unlink()
         held.release()
@@ -120,9 +120,17 @@ def refusal(error: Exception) -> OSError | None:
     return OSError(one_line(str(error))) if "while serializing" in str(error) else None
 
 
-def cannot_write(path: Path, error: OSError, flag: str = "--output") -> UserError:
-    reason = error.strerror or str(error)
-    return UserError(f"can't write {path}: {reason}; choose another place with {flag}")
+class WriteError(UserError):
+    """A place where nothing can be written, and why not."""
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        super().__init__(f"can't write {path}: {reason}", remedy)
+        self.path = path
+        self.reason = reason
+
+
+def cannot_write(path: Path, error: OSError, flag: str = "--output") -> WriteError:
+    return WriteError(path, error.strerror or str(error), f"choose another place with {flag}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -81,7 +81,7 @@ def _brought_along(folder: Path) -> str:
         venv.create(folder, with_pip=True, symlinks=os.name != "nt")
     except (OSError, subprocess.CalledProcessError, ImportError):
         raise NoInstallerError(
-            "no installer is here: neither pip nor uv, nor a Python that brings pip along; install pip or uv"
+            "no installer is here: neither pip nor uv, nor a Python that brings pip along", "install pip or uv"
         ) from None
     for name in ("pip.conf", "pip.ini"):
         with suppress(OSError):
@@ -167,7 +167,7 @@ def _run(
     except subprocess.TimeoutExpired:
         raise NoAnswerError(f"{found.name} got no answer in {timeout:.0f} s") from None
     except OSError as error:
-        raise NoInstallerError(f"can't run {found.command[0]}: {error.strerror}; install pip or uv") from None
+        raise NoInstallerError(f"can't run {found.command[0]}: {error.strerror}", "install pip or uv") from None
     if done.returncode == 0:
         return
     output = done.stderr + done.stdout

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from pruners.errors import SettingError
 from pruners.methods import METHODS
-from smpcli.errors import UserError, one_line, unknown
+from smpcli.errors import Invalid, UserError, one_line, unknown
 from smpcli.files import expanded, is_file, is_folder
 from smpcli.modeling.backbone import EMBEDDED
 from smpcli.modeling.spec import ModelSpec
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pruners.base import Pruner
 
 DEFAULT_SPARSITY = 0.9
-# Where things are, and how something is computed: not what.
+# Where things are, and how something is computed, don't change the result.
 NOT_IN_DIGEST = {"device", "data_dir", "gradient_checkpointing", "checkpoint_every", "data_workers"}
 # Settings that came later, at the value that runs before them had: left out, so that those keep name and digest.
 AS_BEFORE = {"select": "last", "penalty_start": 0.0, "penalty_end": 1.0}
@@ -167,14 +168,14 @@ def resolve(recipe: str | None = None, flags: Mapping[str, Any] | None = None) -
     given: dict[str, Any] = read_recipe(recipe) if recipe is not None else {}
     explicit = {key: value for key, value in (flags or {}).items() if value is not None}
     if explicit.get("epochs") is not None and explicit.get("max_steps") is not None:
-        raise UserError("--epochs and --max-steps exclude each other: give one of them")
+        raise UserError("--epochs and --max-steps are mutually exclusive", "give one of them")
     for one, other in (("epochs", "max_steps"), ("max_steps", "epochs")):
         if explicit.get(one) is not None:
             given.pop(other, None)
     sources = {key: f"recipe {one_line(str(recipe), 80)}" for key in given if key not in explicit}
     given |= explicit
     if not given.get("task"):
-        raise UserError("no task: name one with --task (`smp tasks` lists them)")
+        raise UserError("no task", "name one with --task (`smp tasks` lists them)")
     method = str(given.get("method", RunSettings.model_fields["method"].default))
     METHODS.require(method, f"in {sources['method']}" if "method" in sources else "")
     _check_run_values({key: value for key, value in given.items() if key in RunSettings.model_fields}, sources)
@@ -201,10 +202,12 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner], sources:
             where = f"in {sources[key]}, and " if key in sources else ""
             raise unknown("setting", key, own | common, f"{where}`smp methods {pruner.name}` shows them all")
     if given.get("teacher") is None and (lonely := sorted(TEACHER & given.keys())):
-        raise UserError(f"setting '{lonely[-1]}' needs a teacher: add --set teacher=FOLDER, or leave it out")
+        raise UserError(f"setting '{lonely[-1]}' needs a teacher", "add --set teacher=FOLDER, or leave it out")
     if not pruner.prunes:
         if given.get("sparsity"):
-            raise UserError(f"method '{pruner.name}' doesn't prune: leave --sparsity out, or choose another --method")
+            raise UserError(
+                f"method '{pruner.name}' doesn't prune", "leave --sparsity out, or choose another --method"
+            )
         given["sparsity"] = 0.0
     run = _check_run_values({key: value for key, value in given.items() if key in common}, sources)
     updates: dict[str, Any] = {}
@@ -226,8 +229,8 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner], sources:
     structure: float | str = getattr(method, "structure", 1.0)
     if isinstance(structure, float) and structure < 1 - run.sparsity:
         raise UserError(
-            f"structure={structure:g} has no room for {1 - run.sparsity:.0%} of the weights: give at least "
-            f"structure={1 - run.sparsity:g}, or a higher sparsity"
+            f"structure={structure:g} has no room for {1 - run.sparsity:.0%} of the weights",
+            f"give at least structure={1 - run.sparsity:g}, or a higher sparsity",
         )
     return Settings(run.model_copy(update=updates), method, task, pruner)
 
@@ -255,29 +258,33 @@ def _check_run_values(values: dict[str, Any], sources: Mapping[str, str]) -> Run
 
 def invalid(error: ValidationError, sources: Mapping[str, str] | None = None) -> UserError:
     """One line for the first thing that pydantic found; `sources`: where settings come from that no flag gave."""
-    first, *others = error.errors(include_url=False)
-    # Of a setting that is a number or a word, pydantic says both.
-    same = [other for other in others if other["loc"][:1] == first["loc"][:1]]
-    message = first["msg"].removeprefix("Value error, ").partition(", unable to")[0]
-    key = str(first["loc"][0]) if first["loc"] else ""
-    if not key and first["type"] == "value_error":
-        # A method checks its own settings: "penalty must be at least 0, not -1".
-        key, _, message = message.partition(" ")
-    message = f"{message[:1].lower()}{message[1:]}"
-    message += "".join(f" or {other['ctx']['expected']}" for other in same if other["type"] == "literal_error")
-    for theirs, ours in _WORDINGS.items():
-        message = message.replace(theirs, ours)
-    message = _SPECIAL.get(key, message)
-    if ", not " not in message and not message.startswith("("):
-        message += f", not {one_line(repr(first['input']), 60)}"
-    if key == "sparsity":
-        message += ": 0.9 prunes 90 % of the weights"
-    more = len({other["loc"][:1] for other in others} - {first["loc"][:1]}) if key not in _SPECIAL else 0
+    first = Invalid.of(error)
+    if isinstance(first.raised, SettingError):
+        # A method checks its own settings.
+        key, message, more = first.raised.name, first.raised.problem, 0
+    elif not first.location:
+        return UserError(f"settings: {first.text}")
+    else:
+        key, others = str(first.location[0]), error.errors(include_url=False)[1:]
+        # Of a setting that is a number or a word, pydantic says both.
+        words = [other for other in others if other["type"] == "literal_error" and other["loc"][0] == key]
+        message = _reworded(first.text) + "".join(f" or {word['ctx']['expected']}" for word in words)
+        message = f"{_SPECIAL.get(key, message)}, not {one_line(repr(first.value), 60)}"
+        more = len({other["loc"][0] for other in others} - {key}) if key not in _SPECIAL else 0
     where = f"{source}: " if (source := (sources or {}).get(key)) else ""
-    return UserError(f"{where}setting '{key}' {message}" + (f" (and {more} more)" if more else ""))
+    remedy = "0.9 prunes 90 % of the weights" if key == "sparsity" else ""
+    return UserError(f"{where}setting '{key}' {message}" + (f" (and {more} more)" if more else ""), remedy)
 
 
-# So that what pydantic says and what methods say of their own settings reads alike.
+def _reworded(text: str) -> str:
+    """What pydantic says, as methods say it of their own settings."""
+    text = text.partition(", unable to")[0]
+    text = f"{text[:1].lower()}{text[1:]}"
+    for theirs, ours in _WORDINGS.items():
+        text = text.replace(theirs, ours)
+    return text
+
+
 _WORDINGS = {
     "input should be": "must be",
     "greater than or equal to": "at least",
@@ -303,7 +310,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     except BrokenYaml:
         raise UserError(f"--set {key}: can't read the value '{one_line(value, 80)}'") from None
     if parsed is None:
-        raise UserError(f"--set {one_line(text, 80)}: no value; leave it out for the default")
+        raise UserError(f"--set {one_line(text, 80)}: no value", "leave it out for the default")
     return key, parsed
 
 
@@ -336,7 +343,7 @@ def read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     base = content.pop("extends", None)
     for key in content:
         if not isinstance(key, str):
-            raise UserError(f"recipe {name}: the key {key!r} is no name")
+            raise UserError(f"recipe {name}: the key {key!r} is not a name")
     own = {key.replace("-", "_"): value for key, value in content.items() if value is not None}
     if base is None:
         return own

@@ -1,4 +1,4 @@
-"""YAML 1.2 of plain values, whoever wrote it: recipes, tasks, sweeps, settings and --set.
+"""YAML 1.2 of plain values, which may be a stranger's: recipes, tasks, sweeps, settings and --set.
 
 In YAML 1.2 `Yes`, `No`, `on` and `off` are words, and 1e-3 is a number.
 """
@@ -88,14 +88,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping; broken YAML is named with its line. Raises `UserError`."""
     try:
         if path.exists() and not path.is_file():
-            raise UserError(f"{path} is no file: a YAML file is needed")
+            raise UserError(f"{path} is not a file", "a YAML file is needed")
         with path.open("rb") as file:
             text = file.read(4 * YAML_LIMIT + 1).decode("utf-8")
         value = parse_yaml(text)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} isn't UTF-8 text: save it as UTF-8") from None
+        raise UserError(f"{path} isn't UTF-8 text", "save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from error
     except BrokenYaml as error:

@@ -239,7 +239,7 @@ def test_a_name_in_a_result_is_that_of_a_runs_file(pico: Any, sentiment: Any, tm
     result = json.loads((run / "result.json").read_text())
     for name in ("/etc/hostname", "../x", "notes.txt"):
         (run / "result.json").write_text(json.dumps({**result, "files": {name: 1}}))
-        with pytest.raises(UserError, match=f"lists '{name}', which is no file of a run"):
+        with pytest.raises(UserError, match=f"lists '{name}', which is not a file of a run"):
             RunDir.open(run)
 
 

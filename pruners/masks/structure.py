@@ -63,8 +63,9 @@ def find_channels(layers: Sequence[MaskedLayer]) -> list[tuple[Shared, Shared, S
     found = _blocks(layers)
     if found is None:
         raise PrunerError(
-            "structure needs blocks of query, key, value, output and two feed-forward matrices, as in BERT, "
-            "RoBERTa, DistilBERT, ELECTRA or MPNet: leave it out for this model"
+            "structure needs blocks of query, key, value, output and two feed-forward matrices, as in BERT, RoBERTa, "
+            "DistilBERT, ELECTRA or MPNet",
+            "leave it out for this model",
         )
     return found
 
@@ -102,7 +103,7 @@ def _heads_divide(layers: Sequence[MaskedLayer], pairs: Sequence[Shared]) -> boo
 
 
 class Channels:
-    """Which channels may keep weights, chosen anew at every refresh of the masks."""
+    """Which channels may keep weights, chosen again at every refresh of the masks."""
 
     def __init__(self, layers: Sequence[MaskedLayer]) -> None:
         self.blocks = find_channels(layers)

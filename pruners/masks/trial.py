@@ -110,7 +110,7 @@ def _outputs(
 def _close(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
-    # At padding, an architecture may leave what is no number.
+    # At padding, an architecture may leave NaN.
     largest = float(one.nan_to_num(0, 0, 0).abs().max())
     return torch.allclose(one, other, rtol=0, atol=TOLERANCE * largest, equal_nan=True)
 

@@ -139,14 +139,14 @@ def bench(
     """Time exports (compact, sparse, onnx or hf) and the dense model that they come from, in turns.
 
     Each contender runs in a process of its own and only when it is asked, so all see the same machine. Peak memory is
-    what loading and running added to the process. Raises UserError for what is no export, or exports of two models.
+    what loading and running added to the process. Raises UserError for anything but exports of one model.
     """
     found = [_export(path) for path in exports]
     # A stock folder doesn't say what it was made from, but it has the same shape.
     bases = {base for _, base in found if base is not None} or {found[0][0].path}
     if len(bases) > 1:
         raise UserError(
-            f"these are exports of different models ({', '.join(sorted(bases))}): bench one model at a time"
+            f"these are exports of different models ({', '.join(sorted(bases))})", "bench one model at a time"
         )
     shapes = [(batch, length) for batch in batches for length in lengths]
     threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count() or 1
@@ -183,7 +183,7 @@ def _export(path: Path) -> tuple[Contender, str | None]:
     if (path / "config.json").is_file():
         return Contender(path.name, "stock", str(path), _sparsity(str(path)), _size(path)), None
     raise UserError(
-        f"{path} is no export that can be timed: `smp export RUN --format compact` (sparse, onnx, hf) makes one"
+        f"{path} is not an export that can be timed", "`smp export RUN --format compact` (sparse, onnx, hf) makes one"
     )
 
 
@@ -232,7 +232,7 @@ def _shrink_nothing(path: str, longest: int) -> tuple[Any, int]:
     backbone, missing = load_pretrained(AutoModelForSequenceClassification, path, load_config(path))
     most = limits_of(backbone).positions
     if most is not None and longest > most:
-        raise UserError(f"the model takes {most} tokens at most: give --lengths up to {most}")
+        raise UserError(f"the model takes {most} tokens at most", f"give --lengths up to {most}")
     architecture, tensors, _ = take_apart(TaskModel(backbone, "classifier", missing))
     size = sum(tensor.numel() * tensor.element_size() for tensor in backbone.parameters())
     return CompactModel(architecture, tensors, all_positions=True), size

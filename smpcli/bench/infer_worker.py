@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpcli.bench.memory import peak_memory
+from smpcli.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def _import(kind: str) -> None:
-    """Libraries are no part of a model's memory: they come before it is measured."""
+    """Libraries aren't part of a model's memory: they come before it is measured."""
     if kind in ("onnx", "graph"):
         import onnxruntime  # noqa: F401
     if kind == "stock":
@@ -109,4 +110,7 @@ def _inputs(batch: int, length: int) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

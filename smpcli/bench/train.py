@@ -145,7 +145,7 @@ def _peak_of_own_process(method: str, case: Case) -> int:
     command = [sys.executable, "-m", "smpcli.bench.train", method, json.dumps(asdict(case))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("smpcli.errors.UserError: ")
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(one_line(f"{method} can't be measured: {reason}"))
     return int(done.stdout.split()[-1])
 
@@ -166,4 +166,7 @@ def _lines() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.writelines(_lines())
+    try:
+        sys.stdout.writelines(_lines())
+    except UserError as error:
+        sys.exit(str(error))

@@ -56,7 +56,7 @@ def compare(
     For example: smp compare results/ --method smp --method movement --plot figure.pdf
     """
     if json and format not in ("table", "json"):
-        raise UserError(f"--json and --format {format} exclude each other: give one of them")
+        raise UserError(f"--json and --format {format} are mutually exclusive", "give one of them")
     found = api.compare(
         *paths,
         tasks=task or (),
@@ -75,8 +75,8 @@ def compare(
         filters = " with these filters" if task or method or where or metric else ""
         left = f" (left out for the reasons given: {len(found.problems):,})" if found.problems else ""
         raise UserError(
-            f"nothing to compare in {', '.join(map(str, paths))}: no finished run{filters}{left}; finish one"
-            f"{' or widen the filters' if filters else ''}"
+            f"nothing to compare in {', '.join(map(str, paths))}: no finished run{filters}{left}",
+            f"finish one{' or widen the filters' if filters else ''}",
         )
     target = csv or _beside_runs(found, paths[0])
     written = [target] if target else []

@@ -21,7 +21,7 @@ def export(
     drop_rows_below: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, help="compact and its kin: also drop rows of fewer than N kept weights. Lossy."
+            metavar="N", min=0, help="compact, sparse and onnx: also drop rows of fewer than N kept weights. Lossy."
         ),
     ] = 0,
     precision: Annotated[

@@ -1,4 +1,4 @@
-"""Live displays of what goes on: a run's bar, a sweep's table; plain lines where stderr is no terminal."""
+"""Live displays of what goes on: a run's bar, a sweep's table; plain lines where stderr isn't a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from smpcli.sweeping.sweep import SweepRun
     from smpcli.training.progress import Step
 
-# Where the output is no terminal, a run prints about this many lines.
+# Where the output isn't a terminal, a run prints about this many lines.
 PLAIN_LINES = 20
 
 

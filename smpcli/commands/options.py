@@ -61,9 +61,7 @@ Track = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from the last checkpoint of a run that was broken off.")
-]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of an interrupted run.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Validate everything and print what would be done; downloads nothing.")
 ]

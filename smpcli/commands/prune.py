@@ -61,7 +61,9 @@ def prune(
     arguments: dict[str, Any] = dict(map(parse_assignment, set_ or []))
     arguments |= {key: value for key, value in flags.items() if value is not None}
     if resume and (overwrite or dry_run):
-        raise UserError(f"--resume and {'--overwrite' if overwrite else '--dry-run'} exclude each other: give one")
+        raise UserError(
+            f"--resume and {'--overwrite' if overwrite else '--dry-run'} are mutually exclusive", "give one"
+        )
     if dry_run:
         _show_plan(api.plan(**arguments, output=output), json)
         return

@@ -56,7 +56,7 @@ def sweep(
     """
     if file is None:
         if set_ or dry_run or calibrate or data_dir is not None or device is not None:
-            raise UserError("no sweep: name a file, or one that `smp sweep` lists, before its options")
+            raise UserError("no sweep", "name a file, or one that `smp sweep` lists, before its options")
         _list(json)
         return 0
     from smpcli.settings import parse_assignment
@@ -64,7 +64,7 @@ def sweep(
     settings: dict[str, Any] = dict(map(parse_assignment, set_ or []))
     settings |= {key: value for key, value in {"data_dir": data_dir, "device": device}.items() if value is not None}
     if calibrate and not dry_run:
-        raise UserError("--calibrate is for --dry-run: add it, or leave --calibrate out")
+        raise UserError("--calibrate is for --dry-run", "add it, or leave --calibrate out")
     if dry_run:
         runs, estimate = api.estimate_sweep(
             file, output=output, settings=settings, workers=workers, calibrate=calibrate
@@ -111,7 +111,8 @@ def _show(runs: list[SweepRun], json: bool, quiet: bool) -> None:
     for run in runs:
         if run.state == "failed":
             code = "" if run.exit_code is None else f" (exit code {run.exit_code})"
-            console.error(f"{run.job.id} failed{code}: {run.error}")
+            # The run's own error, which is short enough as it is.
+            console.talk(f"error: {run.job.id} failed{code}: {run.error}")
 
 
 def _show_plan(runs: list[SweepRun], estimate: Estimate, json: bool) -> None:

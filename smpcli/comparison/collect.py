@@ -44,7 +44,7 @@ def find_runs(folder: Path, seen: set[str], problems: list[tuple[Path, str]]) ->
     """Run directories in and below a folder, sorted; each real folder once, so that a loop of links ends."""
 
     def report(error: OSError) -> None:
-        problems.append((Path(error.filename or folder), f"can't be read: {error.strerror}"))
+        problems.append((Path(error.filename or folder), f"unreadable: {error.strerror}"))
 
     for name, inner, _ in os.walk(folder, followlinks=True, onerror=report):
         inner.sort()
@@ -68,7 +68,7 @@ def read(path: Path, metric: str | None) -> ComparedRun:
     run = RunDir.open(path)
     result = run.result
     if metric is not None and metric not in result.metrics:
-        raise RunError(path, f"has no metric '{metric}' (it has {', '.join(result.metrics)})")
+        raise RunError(path, f"without a metric '{metric}' (it has {', '.join(result.metrics)})")
     try:
         given = run.settings
         # What older runs don't say is as it was then.
@@ -77,7 +77,7 @@ def read(path: Path, metric: str | None) -> ComparedRun:
         settings = dict(_flat({k: v for k, v in given.items() if str(k) not in _NO_SETTINGS}))
         known = facts(dict(_flat(result.model_dump(mode="json"))), every)
     except (TypeError, ValueError, RecursionError) as error:  # YAML can hold itself, JSON can't
-        raise RunError(path, f"is damaged: settings.yaml holds more than plain settings ({error})") from None
+        raise RunError(path, f"damaged: settings.yaml holds more than plain settings ({error})") from None
     return ComparedRun(run, result, settings, every, known, metric or result.metric)
 
 

@@ -11,7 +11,7 @@ from smpcli.comparison.collect import ComparedRun, find_runs, read
 from smpcli.comparison.filters import Filter
 from smpcli.comparison.groups import Compared, Row, make_rows, subject
 from smpcli.comparison.published import PublishedRow, published
-from smpcli.errors import UserError, unknown
+from smpcli.errors import UserError, joined, unknown
 from smpcli.files import harmless_cell, replacing
 from smpcli.runs.rundir import RunError
 
@@ -150,20 +150,20 @@ def compare(
     for folder in folders:
         try:
             if not folder.is_dir():
-                what = "is a file" if folder.exists() else "isn't there"
-                raise UserError(f"{folder} {what}: name a folder of runs; {_WHAT_A_RUN_IS}")
+                what = "is a file" if folder.exists() else "is not there"
+                raise UserError(f"{folder} {what}", f"name a folder of runs; {_WHAT_A_RUN_IS}")
         except OSError as error:
             raise UserError(f"can't read {folder}: {error.strerror or error}") from error
         found.extend(find_runs(folder, seen, problems))
     if not found and not problems:
-        raise UserError(f"{', '.join(map(str, folders))}: no runs in there; {_WHAT_A_RUN_IS}")
+        raise UserError(f"{', '.join(map(str, folders))}: no runs in there", _WHAT_A_RUN_IS)
 
     groups: dict[tuple[Any, ...], dict[int, ComparedRun]] = {}
     for path in found:
         try:
             run = read(path, metric)
         except RunError as error:
-            problems.append((path, error.reason))
+            problems.append((path, joined(error.reason, error.remedy)))
             continue
         seeds = groups.setdefault(run.key, {})
         first = seeds.setdefault(run.result.run.seed, run)
@@ -171,7 +171,7 @@ def compare(
             problems.append((path, f"same run twice: settings and seed are those of {first.path}, which counts"))
     every = [run for group in groups.values() for run in group.values()]
     if metric is not None and not every and found:
-        raise UserError(f"no run here has the metric '{metric}': leave --metric out for each task's own")
+        raise UserError(f"no run here has the metric '{metric}'", "leave --metric out for each task's own")
     chosen.check([run.facts for run in every])
     rows = make_rows(list(groups.values()), chosen)
     if sort is not None:

@@ -68,7 +68,7 @@ def draw(comparison: Compared, path: Path) -> None:
     check_suffix(path)
     tables = list(sections(comparison))
     if not tables:
-        raise UserError("no finished runs to plot: finish one, or widen the filters")
+        raise UserError("no finished runs to plot", "finish one, or widen the filters")
     columns = min(len(tables), 3)
     with figure(path, (4.6 * columns + 0.4, 3.6 * -(-len(tables) // columns) + 0.9)) as made:
         panels = made.subplots(-(-len(tables) // columns), columns, squeeze=False)

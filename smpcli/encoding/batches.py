@@ -86,7 +86,9 @@ def encode(tokenizer: Any, examples: Examples, max_length: int) -> Encoded:
     columns, lost = tokenise(tokenizer, examples, max_length)
     for text, ids in zip(examples.texts, columns["input_ids"], strict=True):
         if not ids:
-            raise UserError(f"the text {one_line(ascii(text), 60)} holds no token that the model reads: leave it out")
+            raise UserError(
+                f"the text {one_line(ascii(text), 60)} holds no token that the model reads", "leave it out"
+            )
     return Encoded(columns, labels, padding, cut=count_cut(examples, columns, lost, max_length))
 
 

@@ -2,7 +2,7 @@
 
 A file holds the ids of all examples end to end, the length of each, and how many tokens of it were cut off. Its name
 is a digest of everything that decides them: texts, tokenizer, length, and the tokenising library's version. Another
-digest, of the content, is kept inside; a file that doesn't agree with it is made anew. Windows of long contexts are
+digest, of the content, is kept inside; a file that doesn't agree with it is made again. Windows of long contexts are
 not kept: they belong with offsets and answers (spans.py), and making them is a small part of a run on them.
 """
 
@@ -74,7 +74,7 @@ def second_texts(tokenizer: Any, pairs: Sequence[str] | None) -> list[str] | Non
     """The second texts as the tokenizer needs them to keep them apart from the first ones."""
     if pairs is None:
         return None
-    # GPT-2 and kin put nothing between two texts: the last word of one would run into the first of the other.
+    # GPT-2 and the like put nothing between two texts: the last word of one would run into the first of the other.
     apart = tokenizer.num_special_tokens_to_add(pair=True)
     return list(pairs) if apart else [f"\n{text}" for text in pairs]
 
@@ -87,7 +87,7 @@ def _cache_file(tokenizer: Any, texts: list[str], pairs: list[str] | None, max_l
     from tokenizers import __version__ as version
 
     described = json.loads(tokenizer.backend_tokenizer.to_str())
-    # These two are set by whoever called it last.
+    # These two are set by its last caller.
     described.pop("truncation", None)
     described.pop("padding", None)
     # Whether special tokens in texts are split is in no description.

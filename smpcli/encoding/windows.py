@@ -29,7 +29,7 @@ class EncodedSpans(Encoded):
     ends, or 0, 0 (the first token) in a window that doesn't hold it whole.
 
     owners: the question of each window; offsets: of each window (tokens, 2), the characters of the context that a
-    token stands for, -1 where it is none of the context's.
+    token stands for, -1 where it isn't one of the context's.
     """
 
     questions: Questions
@@ -58,7 +58,8 @@ def encode_questions(tokenizer: Any, questions: Questions, max_length: int, stri
     if room <= stride:
         raise UserError(
             f"max_length={max_length} leaves {max(room, 0)} tokens for the context beside a question of {longest}, "
-            f"no more than the stride={stride} that windows share: change either with --set"
+            f"no more than the stride={stride} that windows share",
+            "change either with --set",
         )
     found = tokenizer(
         texts,
@@ -122,7 +123,7 @@ def answers_from(parts: LogitParts, encoded: EncodedSpans) -> list[str]:
     best: list[list[tuple[float, str]]] = [[] for _ in range(len(encoded.questions))]
     for indices, logits in parts:
         if not logits.isfinite().all():
-            raise UserError("the model predicts NaN or infinity: training diverged; take a lower learning rate")
+            raise UserError("the model predicts NaN or infinity: training diverged", "take a lower learning rate")
         for window, row in zip(indices, logits, strict=True):
             owner, places = encoded.owners[window], encoded.offsets[window]
             context = encoded.questions.contexts[owner]

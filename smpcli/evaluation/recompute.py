@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,7 +76,7 @@ def reopen(path: Path, data_dir: Path | None = None) -> Reopened:
 
     directory = RunDir.open(path)
     settings, data = _settings_and_data(directory, data_dir)
-    with _needed(f"{path} needs its base model again"):
+    with _needed(f"{path} needs its base model again", "put it back, or see that the Hugging Face hub answers"):
         load_config(settings.run.model)
     model, tokenizer = restore(directory, settings, data.labels)
     dev = {split: encode_rows(tokenizer, part, settings) for split, part in data.dev.items()}
@@ -104,13 +103,13 @@ def _settings_and_data(directory: RunDir, data_dir: Path | None) -> tuple[Settin
     gone, changed = sources.changes(files)
     if gone:
         raise UserError(
-            f"{gone[0]}, which {directory.path} was made from, is gone: put it back, or name the folder where it is "
-            "now with --data-dir"
+            f"{gone[0]}, which {directory.path} was made from, is gone",
+            "put it back, or name the folder where it is now with --data-dir",
         )
     try:
         with _needed(f"{directory.path}, settings.yaml"):
             settings = resolve(flags=flags)
-        with _needed(f"{directory.path} needs its data again"):
+        with _needed(f"{directory.path} needs its data again", "name the folder that holds them with --data-dir"):
             data = load_dev(settings.task, _path(settings.run.data_dir), dev_file=_path(settings.run.dev_file))
     except UserError as error:
         raise _changed(changed[0], directory) if changed else error from None
@@ -119,15 +118,16 @@ def _settings_and_data(directory: RunDir, data_dir: Path | None) -> tuple[Settin
             raise _changed(changed[0], directory)
         raise UserError(
             f"the data of '{settings.task.name}' ({data.origin}) differ from those of {directory.path} "
-            f"({recorded.origin}): name the right folder with --data-dir"
+            f"({recorded.origin})",
+            "name the right folder with --data-dir",
         )
     return settings, data
 
 
 def _changed(file: str, directory: RunDir) -> UserError:
     return UserError(
-        f"{file} has changed since {directory.path} was made from it: restore what it held, or name a folder that "
-        "holds it as it was with --data-dir"
+        f"{file} has changed since {directory.path} was made from it",
+        "restore what it held, or name a folder that holds it as it was with --data-dir",
     )
 
 
@@ -136,19 +136,16 @@ def _path(text: str | None) -> Path | None:
 
 
 @contextmanager
-def _needed(what: str) -> Iterator[None]:
-    """Errors about what a run names, said of the run: without advice on flags that only `prune` has."""
+def _needed(what: str, remedy: str | None = None) -> Iterator[None]:
+    """Errors about what a run names, said of the run; remedy: where theirs is one for `smp prune` alone."""
     try:
         yield
     except UserError as error:
-        # Clauses with their separators; a flag other than --data-dir is no way out here.
-        clauses = re.split(r"(?=: |; |, or |, name )", str(error))
-        kept = [clause for clause in clauses if not re.search(r"--(?!data-dir)\w", clause)]
-        raise UserError(f"{what}: {''.join(kept) or clauses[0]}") from error
+        raise UserError(f"{what}: {error.problem}", error.remedy if remedy is None else remedy) from error
 
 
 def recompute(path: Path, data_dir: Path | None = None) -> Recomputed:
-    """The metrics of a finished run, computed anew on its dev data."""
+    """The metrics of a finished run, computed again on its dev data."""
     import torch
 
     from smpcli.evaluation.evaluate import evaluate

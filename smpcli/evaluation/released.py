@@ -89,14 +89,14 @@ def _with_words(task: Task, which: Literal["task", "released"] | None) -> Task:
     if which == "released":
         if not task.released_words:
             raise UserError(
-                f"task '{task.name}' names no words of released masks: leave --words out for its own, or add "
-                "`released_words:` to it"
+                f"task '{task.name}' names no words of released masks",
+                "leave --words out for its own, or add `released_words:` to it",
             )
         return task.model_copy(update={"words": task.released_words})
     if which is None and task.released_words not in ({}, task.words):
         theirs = ", ".join(f"{name} = {task.released_words[name]}" for name in task.outputs)
         raise UserError(
-            f"the authors' masks for '{task.name}' were trained with other label words ({theirs}): "
-            "add --words released for a file of theirs, --words task for an export of yours"
+            f"the authors' masks for '{task.name}' were trained with other label words ({theirs})",
+            "add --words released for a file of theirs, --words task for an export of yours",
         )
     return task

@@ -81,8 +81,8 @@ def require_base(model: TaskModel, digest: str, name: str, where: Path) -> None:
     """Refuse another base model than the one that was pruned. Raises UserError."""
     if model.base_digest() != digest:
         raise UserError(
-            f"the weights of {name} differ from those that {where} was pruned from: "
-            "use the same version of the base model"
+            f"the weights of {name} differ from those that {where} was pruned from",
+            "use the same version of the base model",
         )
 
 

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from smpcli.errors import UserError, one_line, other_version
+from smpcli.errors import Invalid, UserError, one_line, other_version
 from smpcli.files import write_json
 from smpcli.tasks.traits import TRAITS, Traits, check_kind, output_names
 
@@ -133,16 +133,13 @@ def describe(run: Reopened, format: str, version: int) -> About:
 def parse_about(raw: Any, where: Path, format: str, version: int) -> About:
     """A description read from a file. Raises UserError, one line that names the file."""
     if not isinstance(raw, dict) or raw.get("format") != format:
-        raise UserError(one_line(f"{where} is no export of smp in the format {format}"))
+        raise UserError(one_line(f"{where} is not an export of smp in the format {format}"))
     if raw.get("version") != version:
         raise other_version(where, raw.get("version"), version, "export it again with `smp export RUN`")
     try:
         return About.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = f"{key}: {first['msg']}" if key else first["msg"].removeprefix("Value error, ")
-        raise UserError(one_line(f"damaged export {where}: {reason}")) from None
+        raise UserError(one_line(f"damaged export {where}: {Invalid.of(error)}")) from None
 
 
 def write_about(folder: Path, about: About) -> None:
@@ -150,7 +147,7 @@ def write_about(folder: Path, about: About) -> None:
 
 
 def format_of(folder: Path) -> str | None:
-    """The format that a folder says it has; None for what is no export."""
+    """The format that a folder says it has; None for what isn't an export."""
     try:
         raw = _read(folder)
     except UserError:

@@ -100,9 +100,8 @@ def build(
         raise UserError(f"damaged export {path}: {TENSORS} is missing") from None
     except _MISFITS as error:
         raise UserError(
-            one_line(
-                f"damaged export {path}: {TENSORS} and {DETAILS} don't fit each other ({error}); export it again"
-            )
+            one_line(f"damaged export {path}: {TENSORS} and {DETAILS} don't fit each other ({error})"),
+            "export it again",
         ) from error
 
 
@@ -115,11 +114,11 @@ def read_details(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"damaged export {folder}: {DETAILS} is missing") from None
     except (ValueError, RecursionError):
-        raise UserError(f"damaged export {folder}: {DETAILS} is no JSON") from None
+        raise UserError(f"damaged export {folder}: {DETAILS} isn't JSON") from None
     except OSError as error:
         raise UserError(f"can't read {folder / DETAILS}: {error.strerror or error}") from error
     if not isinstance(found, dict):
-        raise UserError(f"damaged export {folder}: {DETAILS} is no object")
+        raise UserError(f"damaged export {folder}: {DETAILS} isn't a JSON object")
     metrics = found.get("metrics", {})
     shown = [found.get("sparsity", 0.0), *(metrics.values() if isinstance(metrics, dict) else [metrics])]
     if not all(type(number) in (int, float) and abs(number) < math.inf for number in shown):
@@ -131,7 +130,7 @@ def shrink_run(run: Reopened, drop_rows_below: int) -> Parts:
     """Take the run's model apart; its own matrices lose the rows that are to be dropped."""
     if (task := run.settings.task).traits.every_token:
         raise UserError(
-            f"a {task.kind} task can't be made compact, which reads one token a text: use --format hf or mask"
+            f"a {task.kind} task can't be made compact, which reads one token a text", "use --format hf or mask"
         )
     require_supported(run.model.config)
     matrices = [matrix.module for matrix in find_prunable(run.model.backbone, run.model.config)]

@@ -95,7 +95,7 @@ def export_run(
 
     drop_rows_below, precision: see `smpcli.export.compact`; for the formats that shrink. The export is written beside
     its place, verified against the run, and moved there only when it passes. Raises UserError for an unknown format,
-    something that is no run, or a place that is taken.
+    something that isn't a run, or a place that is taken.
     """
     FORMATS.require(format)
     from smpcli.evaluation.recompute import reopen
@@ -134,8 +134,8 @@ def _check_target(target: Path, module: Format, overwrite: bool) -> None:
     if not target.exists():
         return
     if not overwrite:
-        raise UserError(f"{target} exists already: name another place with --output, or add --overwrite")
+        raise UserError(f"{target} exists already", "name another place with --output, or add --overwrite")
     # Our folders hold files only.
     alike = module.is_one(target) and (target.is_file() or all(entry.is_file() for entry in target.iterdir()))
     if not alike:
-        raise UserError(f"{target} is no export that --overwrite may replace: name another place with --output")
+        raise UserError(f"{target} is not an export that --overwrite may replace", "name another place with --output")

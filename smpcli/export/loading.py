@@ -28,7 +28,7 @@ def load(path: str | Path, model: str | None = None) -> Ready:
         format = FORMATS.load(name)
         if format.is_one(path):
             return format.load(path, model)
-    raise UserError(one_line(f"{path} is neither a run's folder nor an export of smp: `smp export RUN` makes one"))
+    raise UserError(one_line(f"{path} is neither a run's folder nor an export of smp"), "`smp export RUN` makes one")
 
 
 def _from_run(path: Path, model: str | None) -> Ready:

@@ -80,12 +80,13 @@ class SharedBase:
         about, path = task.about, task.path
         if about.base_digest != first.about.base_digest:
             raise UserError(
-                f"{path} is over another base model than {first.path} ({about.model}): use them in separate commands"
+                f"{path} is over another base model than {first.path} ({about.model})",
+                "use them in separate commands",
             )
         if about.traits.every_token != first.about.traits.every_token:
             raise UserError(
-                f"{path} and {first.path}: a {about.kind} and a {first.about.kind} task have heads of two sorts; "
-                "use them in separate commands"
+                f"{path} and {first.path}: a {about.kind} and a {first.about.kind} task have heads of two sorts",
+                "use them in separate commands",
             )
         for matrix in self.matrices:
             mask = task.masks.get(matrix.name)

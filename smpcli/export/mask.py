@@ -29,7 +29,7 @@ def write(run: Reopened, target: Path) -> Exported:
     """Write the file, verify it in a new process, put it in place."""
     pruner = run.settings.pruner
     if pruner.trains_weights:
-        raise UserError(f"method '{pruner.name}' trains weights, which a mask alone doesn't hold: use --format hf")
+        raise UserError(f"method '{pruner.name}' trains weights, which a mask alone doesn't hold", "use --format hf")
     payloads, shapes, codes = compress(run.directory.read_masks())
     head = run.directory.read_tensors("head.safetensors") if run.directory.has("head.safetensors") else {}
     about = describe(run, FORMAT, VERSION).model_dump(mode="json")

@@ -22,7 +22,7 @@ def write(run: Reopened, target: Path) -> Exported:
     settings = run.settings
     if settings.pruner.trains_weights:
         raise UserError(
-            f"method '{settings.pruner.name}' trains weights, which a mask alone doesn't hold: use --format hf"
+            f"method '{settings.pruner.name}' trains weights, which a mask alone doesn't hold", "use --format hf"
         )
     masks = run.directory.read_masks()
     with staged(target) as fresh:
@@ -45,8 +45,8 @@ def is_one(path: Path) -> bool:
 
 
 def load(path: Path, model: str | None = None) -> Ready:
-    """A mask alone is no model: always a UserError."""
+    """A mask alone is not a model: always a UserError."""
     raise UserError(
-        f"{path} holds a mask alone, neither its base model nor its task: `smp eval --mask` takes it, "
-        "and `smp export RUN --format mask` makes one that loads"
+        f"{path} holds a mask alone, neither its base model nor its task",
+        "`smp eval --mask` takes it, and `smp export RUN --format mask` makes one that loads",
     )

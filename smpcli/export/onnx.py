@@ -37,7 +37,7 @@ def require_onnx() -> None:
     """Raises UserError where the packages of the extra `onnx` are missing."""
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise UserError(f"this needs the package {' and '.join(missing)}: pip install 'smp-prune[onnx]'")
+        raise UserError(f"this needs the package {' and '.join(missing)}", "pip install 'smp-prune[onnx]'")
 
 
 def write(run: Reopened, target: Path, drop_rows_below: int = 0, precision: str = FULL) -> Exported:
@@ -89,7 +89,7 @@ class GraphModel(nn.Module):
             raise
         except Exception as error:  # its own exceptions have no base of their own
             raise UserError(
-                one_line(f"damaged export {file}: onnxruntime can't load it ({error}); export it again")
+                one_line(f"damaged export {file}: onnxruntime can't load it ({error})"), "export it again"
             ) from error
         said = self.session.get_modelmeta().custom_metadata_map
         # Graphs of earlier releases don't say them.
@@ -119,7 +119,7 @@ def _check_graph(file: Path) -> None:
         strange.add("functions or sparse weights")
     if strange:
         raise UserError(
-            one_line(f"damaged export {file}: smp doesn't write {', '.join(sorted(strange))}; export it again")
+            one_line(f"damaged export {file}: smp doesn't write {', '.join(sorted(strange))}"), "export it again"
         )
 
 

@@ -24,7 +24,7 @@ def answers(paths: Sequence[Path], texts: Iterable[str], model: str | None = Non
     Raises UserError, before the first answer for what is wrong with the paths.
     """
     if not paths:
-        raise UserError("nothing to predict with: name a run or an export, or masks with --mask")
+        raise UserError("nothing to predict with", "name a run or an export, or masks with --mask")
     return _in_chunks([str(path) for path in paths], _users(paths, model), iter(texts))
 
 
@@ -43,7 +43,8 @@ def _users(paths: Sequence[Path], model: str | None) -> list[Callable[[], Ready]
             raise UserError(one_line(f"there is no mask file {path}"))
         if not is_one(path):
             raise UserError(
-                one_line(f"{path} is no mask file: several tasks at once are masks (`smp export RUN --format mask`)")
+                one_line(f"{path} is not a mask file"),
+                "several tasks at once are masks (`smp export RUN --format mask`)",
             )
     base = SharedBase(paths, model)
     return [lambda index=index: base.use(index) for index in range(len(paths))]  # type: ignore[misc]
@@ -82,16 +83,16 @@ def arrange(arguments: Sequence[str], masks: Sequence[Path], file: Path | None) 
     exports = list(masks) or [Path(argument) for argument in arguments[:1]]
     texts = list(arguments if masks else arguments[1:])
     if not exports:
-        raise UserError("nothing to predict with: name a run or an export, or masks with --mask")
+        raise UserError("nothing to predict with", "name a run or an export, or masks with --mask")
     if texts and file:
         raise UserError("texts are given as arguments or with --file, not both")
     for number, text in enumerate(texts, start=1):
         if not is_unicode(text):
-            raise UserError(f"text {number} isn't UTF-8: save it in a file as UTF-8 and use --file")
+            raise UserError(f"text {number} isn't UTF-8", "save it in a file as UTF-8 and use --file")
     if texts:
         return exports, texts
     if file is None and sys.stdin.isatty():
-        raise UserError("no texts: give them as arguments, with --file, or on standard input")
+        raise UserError("no texts", "give them as arguments, with --file, or on standard input")
     return exports, _lines(file)
 
 
@@ -111,5 +112,5 @@ def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
-                raise UserError(one_line(f"{name}, line {number}: isn't UTF-8 text: save it as UTF-8")) from None
+                raise UserError(one_line(f"{name}, line {number}: isn't UTF-8 text"), "save it as UTF-8") from None
             yield text.removesuffix("\n").removesuffix("\r")

@@ -131,7 +131,7 @@ class Ready(nn.Module):
         """
         if (pairs is not None) != self.pairs or (pairs is not None and len(pairs) != len(texts)):
             takes = "pairs of texts" if self.pairs else "single texts"
-            raise UserError(f"task '{self.task}' takes {takes}: give as many second texts as first ones, or none")
+            raise UserError(f"task '{self.task}' takes {takes}", "give as many second texts as first ones, or none")
         for number, parts in enumerate(zip(texts, *([] if pairs is None else [pairs]), strict=True), start=first):
             self._check(number, parts)
         if self.stride is not None and pairs is not None:
@@ -142,14 +142,16 @@ class Ready(nn.Module):
             inputs = self.encode(texts[part], pairs[part] if pairs is not None else None)
             for row, tokens in enumerate(inputs["attention_mask"].sum(1).tolist()):
                 if not tokens:
-                    raise UserError(f"text {first + start + row} holds no token that the model reads: leave it out")
+                    raise UserError(f"text {first + start + row} holds no token that the model reads", "leave it out")
             answers += self.kind.answers(self._logits(inputs), self.labels)
         return answers
 
     def _check(self, number: int, parts: Sequence[str]) -> None:
         """Refuse a text, or a pair of them, that training wouldn't have taken. Raises UserError."""
         if not all(map(is_unicode, parts)):
-            raise UserError(f"text {number} holds half a surrogate pair (\\ud800 to \\udfff), no character")
+            raise UserError(
+                f"text {number} holds half a surrogate pair (\\ud800 to \\udfff), which is not a character"
+            )
         mask = self.tokenizer.mask_token
         count = sum(part.count(mask) for part in parts) if mask in (self.special_tokens or ()) else 1
         if count != 1:

@@ -2,7 +2,7 @@
 
 A *channel* is a number inside a block that one matrix writes and another reads: a neuron of the feed-forward part
 (row of "up", column of "down"), a value dimension of a head (row of "value", column of "output"), a query-key
-dimension of a head (row of "query" and of "key"). The residual stream between blocks is no channel: LayerNorm's
+dimension of a head (row of "query" and of "key"). The residual stream between blocks isn't a channel: LayerNorm's
 mean and variance read every dimension of it, so none can be dropped. But a matrix needn't read those where its
 column is empty, nor write those where its row is empty (there it adds a constant, its bias).
 """

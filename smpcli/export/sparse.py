@@ -33,7 +33,7 @@ from smpcli.modeling.sparse_model import SparseModel
 
 SUFFIX = "-sparse"
 FORMAT = "sparse"
-# A stored weight takes 6 bytes, and more than one of 1,000 is left: larger matrices are no export's.
+# A stored weight takes 6 bytes, and more than one of 1,000 is left: larger matrices aren't from an export.
 MOST_TIMES, SLACK_BYTES = 1_000, 2**26
 _PARTS = ("values", "columns", "starts", "width")
 

@@ -59,14 +59,14 @@ def require_supported(config: Any) -> str:
     supported = [name for name, places in ARCHITECTURES.items() if places.heads]
     if kind not in supported:
         raise UserError(
-            f"model type '{kind}' can't be made compact: its blocks are not BERT's ({', '.join(supported)} can); "
-            "`--format hf` exports it with zeros in place"
+            f"model type '{kind}' can't be made compact: its blocks are not BERT's ({', '.join(supported)} can)",
+            "`--format hf` exports it with zeros in place",
         )
     embedding = getattr(config, "position_embedding_type", "absolute")
     if embedding != "absolute" or getattr(config, "is_decoder", False):
         raise UserError(
-            f"this {kind} can't be made compact: it has relative positions or is a decoder; "
-            "`--format hf` exports it with zeros in place"
+            f"this {kind} can't be made compact: it has relative positions or is a decoder",
+            "`--format hf` exports it with zeros in place",
         )
     _activation(config)
     return kind
@@ -76,8 +76,8 @@ def _activation(config: Any) -> str:
     name = str(getattr(config, "hidden_act", None) or config.activation)
     if name not in ACTIVATIONS:
         raise UserError(
-            f"activation '{name}' can't be made compact ({', '.join(ACTIVATIONS)} can); "
-            "`--format hf` exports it with zeros in place"
+            f"activation '{name}' can't be made compact ({', '.join(ACTIVATIONS)} can)",
+            "`--format hf` exports it with zeros in place",
         )
     return name
 
@@ -109,7 +109,7 @@ def _head(model: TaskModel, heads: Mapping[str, HeadPlaces]) -> tuple[HeadPlaces
     purpose = "MaskedLM" if model.word_ids is not None else "SequenceClassification"
     places = heads[purpose]
     if not name.endswith(f"For{purpose}"):
-        raise UserError(f"{name} can't be made compact: its head is none of a text classifier; use --format hf")
+        raise UserError(f"{name} can't be made compact: its head is not a text classifier's", "use --format hf")
     tensors = _named("head.dense", model.backbone.get_submodule(places.dense))
     if places.norm:
         tensors |= _named("head.norm", model.backbone.get_submodule(places.norm))

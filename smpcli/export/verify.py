@@ -21,7 +21,7 @@ from torch import Tensor
 from smpcli.encoding.batches import evaluation_order
 from smpcli.errors import UserError, one_line
 from smpcli.evaluation.evaluate import evaluate_logits
-from smpcli.files import cannot_write, refusal
+from smpcli.files import WriteError, cannot_write, refusal
 from smpcli.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def verify(path: Path, run: Reopened, tolerance: float | None = TOLERANCE, code:
     difference, largest, examples = _difference(run, logits, orders)
     if tolerance is not None and not difference <= tolerance * max(1.0, largest):
         raise UserError(
-            f"export refused: its logits differ from the run's by {difference:.2e}, more than {tolerance:g}; "
-            "`smp eval` on the run tells whether the run itself is sound"
+            f"export refused: its logits differ from the run's by {difference:.2e}, more than {tolerance:g}",
+            "`smp eval` on the run tells whether the run itself is sound",
         )
     metrics = evaluate_logits(logits, run.dev, task.metrics, task.kind).metrics
     return Verified(metrics[result.metric], result.value, metrics, difference, examples)
@@ -94,9 +94,10 @@ def staged(target: Path) -> Iterator[Path]:
             target.replace(scratch / "old")
         fresh.replace(target)
     except Exception as error:
-        # Whoever writes one file says where: here that's a folder which nobody has heard of, and which goes again.
-        own = isinstance(error, UserError) and str(scratch) in str(error) and isinstance(error.__cause__, Exception)
-        if (refused := refusal(error.__cause__ if own else error)) is None:  # type: ignore[arg-type]
+        # What writes a file says where: here that is a folder which nobody has heard of, and which goes again.
+        if isinstance(error, WriteError) and error.path.is_relative_to(scratch):
+            raise WriteError(target, error.reason, error.remedy) from error
+        if (refused := refusal(error)) is None:
             raise
         raise cannot_write(target, refused) from error
     finally:

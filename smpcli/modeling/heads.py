@@ -56,7 +56,7 @@ class TaskModel(nn.Module):
             return self.backbone(**inputs, **self._extra).logits  # type: ignore[no-any-return]
         self._positions = self._answer_positions(inputs["input_ids"], inputs["attention_mask"])
         logits: Tensor = self.backbone(**inputs, **self._extra).logits
-        # OPT and kin call what is inside their base model, so all positions arrive here.
+        # OPT and the like call what is inside their base model, so all positions arrive here.
         rows = torch.arange(len(logits), device=logits.device)
         return logits[rows, self._positions if logits.shape[1] > 1 else 0][:, self.word_ids]
 
@@ -104,7 +104,8 @@ def word_ids(tokenizer: Any, words: dict[str, str], labels: Iterable[str], task:
         word = words.get(label)
         if word is None:
             raise UserError(
-                f"task '{task}' names no label word for '{label}': add it under `words:` or use --set head=prototype"
+                f"task '{task}' names no label word for '{label}'",
+                "add it under `words:` or use --set head=prototype",
             )
         # Byte-level vocabularies write a word inside a sentence with its leading space.
         choices = [tokenizer.encode(form, add_special_tokens=False) for form in (f" {word}", word)]
@@ -112,12 +113,12 @@ def word_ids(tokenizer: Any, words: dict[str, str], labels: Iterable[str], task:
         if single is None or single == tokenizer.unk_token_id:
             pieces = " ".join(tokenizer.convert_ids_to_tokens(choices[1]))
             raise UserError(
-                f"label word '{word}' for '{label}' is not one token of this model ({pieces}): "
-                "choose another word under `words:` or use --set head=prototype"
+                f"label word '{word}' for '{label}' is not one token of this model ({pieces})",
+                "choose another word under `words:` or use --set head=prototype",
             )
         ids.append(single)
     if len(set(ids)) != len(ids):
-        raise UserError(f"two labels of task '{task}' share a label word: give each its own under `words:`")
+        raise UserError(f"two labels of task '{task}' share a label word", "give each its own under `words:`")
     return ids
 
 
@@ -133,7 +134,8 @@ def output_layer(backbone: Any) -> tuple[str, nn.Linear]:
     ]
     if not found:
         raise UserError(
-            f"model type '{backbone.config.model_type}' has no linear classification layer: use another model or head"
+            f"model type '{backbone.config.model_type}' has no linear classification layer",
+            "use another model or head",
         )
     return found[-1]
 

@@ -43,8 +43,8 @@ def find_prunable(model: nn.Module, config: Any) -> list[PrunableMatrix]:
     kind_of_model = getattr(config, "model_type", "unknown")
     if not stacks:
         raise UserError(
-            f"model type '{kind_of_model}' has no stack of blocks with linear layers: "
-            "choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model"
+            f"model type '{kind_of_model}' has no stack of blocks with linear layers",
+            "choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model",
         )
     prefix, stack = stacks[0]
     _check_linear(stack, kind_of_model)
@@ -70,7 +70,8 @@ def _check_linear(stack: nn.ModuleList, model_type: str) -> None:
         name = max(outside, key=lambda entry: entry[1].numel())[0]
         raise UserError(
             f"model type '{model_type}' can't be pruned: {share:.0%} of its blocks' weights are in no linear layer "
-            f"(such as {name}); choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model"
+            f"(such as {name})",
+            "choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model",
         )
 
 
@@ -103,7 +104,7 @@ class TransposedLinear(nn.Linear):
 
 
 def make_linear(model: nn.Module) -> nn.Module:
-    """Replace every Conv1D (GPT-2 and kin) by a TransposedLinear, in place; other models stay as they are."""
+    """Replace every Conv1D (GPT-2 and the like) by a TransposedLinear, in place; other models stay as they are."""
     from transformers.pytorch_utils import Conv1D
 
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, Conv1D)]

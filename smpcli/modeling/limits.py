@@ -106,18 +106,20 @@ def check_fits(limits: Limits, columns: Mapping[str, Sequence[Any]], remedy: str
     longest = max(map(len, columns["input_ids"]), default=0)
     if limits.positions is not None and longest > limits.positions:
         wanted = remedy or f"add --set max_length={limits.positions}"
-        raise UserError(f"texts of up to {longest} tokens, where the model takes {limits.positions}: {wanted}")
+        raise UserError(f"texts of up to {longest} tokens, where the model takes {limits.positions}", wanted)
     top = _largest(columns["input_ids"])
     if limits.tokens is not None and top >= limits.tokens:
         raise UserError(
-            f"the tokenizer makes the token id {top}, where the model's table ends at {limits.tokens - 1}: take the "
-            "tokenizer that belongs to the model, or give added tokens rows (resize_token_embeddings) and train them"
+            f"the tokenizer makes the token id {top}, where the model's table ends at {limits.tokens - 1}",
+            "take the tokenizer that belongs to the model, or give added tokens rows (resize_token_embeddings) and "
+            "train them",
         )
     segment = _largest(columns.get("token_type_ids", []))
     if limits.segments is not None and segment >= limits.segments:
         raise UserError(
             f"the tokenizer numbers a second text's tokens {segment}, where the model knows segments up to "
-            f"{limits.segments - 1}: take token_type_ids out of model_input_names in its tokenizer_config.json"
+            f"{limits.segments - 1}",
+            "take token_type_ids out of model_input_names in its tokenizer_config.json",
         )
 
 

@@ -43,8 +43,8 @@ def check_padding(model: nn.Module, kind: str, tokenizer: Any) -> None:
         check_fits(limits_of(model, both), {name: list(rows) for name, rows in both.items()})
         reason = one_line(f"{type(error).__name__}: {error}", 120)
         raise UserError(
-            f"model type '{kind}' can't be used: it fails on a text of {length} tokens ({reason}); choose a "
-            "transformer such as bert, roberta, distilbert, electra or gpt2 with --model"
+            f"model type '{kind}' can't be used: it fails on a text of {length} tokens ({reason})",
+            "choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model",
         ) from error
     finally:
         model.train(training)
@@ -55,9 +55,9 @@ def check_padding(model: nn.Module, kind: str, tokenizer: Any) -> None:
     difference, largest = float((alone - beside).abs().max()), float(alone.abs().max())
     if not difference <= TOLERANCE * largest:
         raise UserError(
-            f"model type '{kind}' can't be used: it answers a text of {length} tokens otherwise when it is padded "
-            f"(logits differ by {difference:.2g} of {largest:.2g}), so labels would depend on the texts beside it; "
-            "choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model"
+            f"model type '{kind}' can't be used: it answers a text of {length} tokens differently when it is padded "
+            f"(logits differ by {difference:.2g} of {largest:.2g}), so labels would depend on the texts beside it",
+            "choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model",
         )
 
 

@@ -94,7 +94,7 @@ def _part(tokenizer: Any) -> None:
     whole = [
         name
         for name in sorted(names(tokenizer), key=len, reverse=True)
-        # Text that reads as unknown is no fault.
+        # Text that reads as unknown isn't a fault.
         if name != tokenizer.unk_token
         and tokenizer.convert_tokens_to_ids(name) in tokenizer.encode(name, add_special_tokens=False)
     ]
@@ -105,7 +105,7 @@ def _part(tokenizer: Any) -> None:
     # Again behind its own normalizer, which may make one of "＜/s＞".
     parted = [normalizers.Replace(name, f"{name[0]} {name[1:]}") for name in whole]
     backend.normalizer = normalizers.Sequence([*parted, *own, *parted] if own else parted)
-    # Classes of one architecture make their normalizer anew when they are loaded; this one takes what was saved.
+    # Classes of one architecture make a new normalizer when they are loaded; this one takes what was saved.
     for key in ("model_input_names", "padding_side", "truncation_side"):
         tokenizer.init_kwargs[key] = getattr(tokenizer, key)
     tokenizer.__class__ = PreTrainedTokenizerFast

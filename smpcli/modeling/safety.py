@@ -13,7 +13,7 @@ from smpcli.errors import UserError, one_line
 MOST_COUNTED = 10_000
 MOST_LAYERS = 1_000
 INDEX_LIMIT = 50_000_000
-# A model may have a head that its file lacks, and a file half the precision; more than that is no model of this file.
+# A model may have a head that its file lacks, and a file half the precision; more than that isn't this file's model.
 SLACK_BYTES = 2**28
 SLACK_TIMES = 16
 
@@ -45,7 +45,8 @@ def check_weights(folder: Path, name: str, auto_class: Any, config: Any) -> None
     if not files and (pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])):
         raise UserError(
             f"can't load the model in {name}: its weights are in {pickled[0].name}, a pickle, which could run "
-            "anything: convert them to model.safetensors (transformers' save_pretrained writes it)"
+            "anything",
+            "convert them to model.safetensors (transformers' save_pretrained writes it)",
         )
     _check_shards(folder, name)
     stored = sum(file.stat().st_size for file in files)

@@ -47,7 +47,7 @@ def decode(code: str, payload: NDArray[np.uint8], shape: Sequence[int]) -> NDArr
     if code == DEFLATED:
         return _unpack(_inflate(payload, (size + 7) // 8), size).reshape(shape)
     if code not in GAPS:
-        raise ValueError(f"its code '{code}' is none of {', '.join(CODES)}")
+        raise ValueError(f"its code '{code}' is not one of {', '.join(CODES)}")
     pruned, columns = "pruned" in code, code.endswith("columns")
     flat = np.full(size, pruned)
     flat[_positions(_inflate(payload, size), size)] = not pruned

@@ -19,9 +19,9 @@ VERSION = 1
 _KEY = "smp"
 _MAX_DIMENSIONS = 4
 # How to make a file of today's version from one of an older.
-_ANEW = {
+_REMAKE = {
     "smp-task": "export it again with `smp export RUN --format mask`",
-    "smp-checkpoint": "leave out --resume to start anew",
+    "smp-checkpoint": "leave out --resume to start over",
 }
 
 
@@ -160,11 +160,11 @@ def _about(
     try:
         about = json.loads(metadata[_KEY])
     except (KeyError, ValueError, RecursionError):
-        raise damaged("it says nothing of its format: smp didn't write it") from None
+        raise damaged("it says nothing about its format: smp didn't write it") from None
     if not isinstance(about, dict) or about.get("format") != format:
-        raise damaged("it says nothing of its format: smp didn't write it")
+        raise damaged("it says nothing about its format: smp didn't write it")
     if about.get("version") != version:
-        raise other_version(path, about.get("version"), version, _ANEW.get(format, "make it anew"))
+        raise other_version(path, about.get("version"), version, _REMAKE.get(format, "make it again"))
     return about
 
 

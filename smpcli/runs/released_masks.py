@@ -38,7 +38,7 @@ def read_npy(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ten
     """The masks of matrices of these shapes, by name.
 
     What the file says of itself is checked against the shapes before anything of that size is allocated. Raises
-    `UserError` for a file that is no such vector or belongs to another model.
+    `UserError` for a file that isn't such a vector or belongs to another model.
     """
     from tokenize import TokenError
 
@@ -55,13 +55,14 @@ def read_npy(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ten
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}") from None
     except (ValueError, EOFError, SyntaxError, OverflowError, TokenError):
-        raise UserError(f"{path} is no whole .npy file of numbers: {WANTED}") from None
+        raise UserError(f"{path} is not a whole .npy file of numbers", WANTED) from None
     if packed.dtype != np.uint8 or packed.ndim != 1:
-        raise UserError(f"{path} is no vector of uint8: {WANTED}")
+        raise UserError(f"{path} is not a vector of uint8", WANTED)
     if packed.size != wanted:
         raise UserError(
             f"{path} holds {packed.size:,} bytes of mask, where this model's {total:,} prunable weights take "
-            f"{wanted:,}: name the model that it was made from with --model"
+            f"{wanted:,}",
+            "name the model that it was made from with --model",
         )
     bits = np.unpackbits(packed)
     if bits[total:].any():

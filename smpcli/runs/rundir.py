@@ -32,12 +32,12 @@ _HOW_TO_MAKE = "`smp prune … --output FOLDER` makes one"
 
 
 class RunError(UserError):
-    """A folder that can't be used as a finished run; `reason` is the message without the folder's name."""
+    """A folder that can't be used as a finished run, as it is `reason`: "damaged: settings.yaml is missing"."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(one_line(f"{path} {reason}", limit=600))
+    def __init__(self, path: Path, reason: str, remedy: str = "") -> None:
+        super().__init__(one_line(f"{path} is {reason}", limit=600), remedy)
         self.path = path
-        self.reason = one_line(reason, limit=600).removeprefix("is ")
+        self.reason = one_line(reason, limit=600)
 
 
 def is_run(path: Path) -> bool:
@@ -68,19 +68,19 @@ class RunDir:
         A folder that holds anything else is refused and stays as it is.
         """
         if run_id in ("", ".", "..") or "/" in run_id or "\\" in run_id or "\0" in run_id:
-            raise UserError(f"'{run_id}' can't be a run's name: a name without slashes is needed")
+            raise UserError(f"'{run_id}' can't be a run's name", "a name without slashes is needed")
         path = output / run_id
         try:
             path.mkdir(parents=True, exist_ok=True)
             entries = sorted(path.iterdir())
-            # Files that only bear our names are no run either: settings.yaml is the first to come, the last to go.
+            # Files that only bear our names aren't a run either: settings.yaml is the first to come, the last to go.
             foreign = [entry for entry in entries if not _is_own(entry)]
             if not foreign and not is_run(path):
                 foreign = [entry for entry in entries if entry.name in _OWN]
             if foreign:
                 raise UserError(
-                    f"{path} holds '{foreign[0].name}', which is no part of a run, and is left as it is: "
-                    "choose another place with --output"
+                    f"{path} holds '{foreign[0].name}', which is not part of a run, and is left as it is",
+                    "choose another place with --output",
                 )
             cls.refuse_finished(path, overwrite)
             for entry in sorted(entries, key=_clearing_order):
@@ -127,7 +127,7 @@ class RunDir:
     def refuse_finished(path: Path, overwrite: bool) -> None:
         """Raise `UserError` where a finished run is, unless it may be done again."""
         if (path / RESULT).exists() and not overwrite:
-            raise UserError(f"{path} holds a finished run: --overwrite does it again, --output names another place")
+            raise UserError(f"{path} holds a finished run", "--overwrite does it again, --output names another place")
 
     @classmethod
     def open(cls, path: Path | str) -> RunDir:
@@ -135,20 +135,20 @@ class RunDir:
         path = Path(path)
         try:
             if not path.exists():
-                raise RunError(path, f"isn't there: a run is a folder, and {_HOW_TO_MAKE}")
+                raise RunError(path, "not there", f"a run is a folder, and {_HOW_TO_MAKE}")
             if not path.is_dir():
-                raise RunError(path, f"is no run: it's a file, a run is a folder, and {_HOW_TO_MAKE}")
+                raise RunError(path, "not a run: it's a file", f"a run is a folder, and {_HOW_TO_MAKE}")
             if not is_run(path):
-                raise RunError(path, _why_no_run(path))
+                raise _no_run(path)
             if not (path / RESULT).is_file():
-                raise RunError(path, f"is unfinished: it has no {RESULT}; run it again with the same command")
+                raise RunError(path, f"unfinished: it has no {RESULT}", "run it again with the same command")
             if not (path / SETTINGS).is_file():
-                raise RunError(path, f"is damaged: {SETTINGS} is missing")
+                raise RunError(path, f"damaged: {SETTINGS} is missing")
             run = cls(path)
             run._refuse_links()
             run._check_files(run.result)
         except OSError as error:
-            raise RunError(path, f"can't be read: {error.strerror or error}") from error
+            raise RunError(path, f"unreadable: {error.strerror or error}") from error
         return run
 
     @property
@@ -157,7 +157,7 @@ class RunDir:
         try:
             return parse_result(self._read(RESULT))
         except SchemaError as error:
-            raise RunError(self.path, f"is damaged: {RESULT}: {error}") from None
+            raise RunError(self.path, f"damaged: {RESULT}: {error.problem}", error.remedy) from None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -165,9 +165,9 @@ class RunDir:
         try:
             settings = read_yaml(self.path / SETTINGS)
         except UserError as error:
-            raise RunError(self.path, f"is damaged: {error}") from None
+            raise RunError(self.path, f"damaged: {error.problem}", error.remedy) from None
         if strange := [key for key in settings if not isinstance(key, str)]:
-            raise RunError(self.path, f"is damaged: {SETTINGS}: the key {one_line(repr(strange[0]), 60)} is no name")
+            raise RunError(self.path, f"damaged: {SETTINGS}: the key {one_line(repr(strange[0]), 60)} is not a name")
         return settings
 
     @property
@@ -188,7 +188,7 @@ class RunDir:
         write_yaml(self.path / SETTINGS, json.loads(json.dumps(settings, default=os.fspath)))
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Add a row to metrics.jsonl. A loss that is no finite number becomes null, as JSON has no other word."""
+        """Add a row to metrics.jsonl. A loss that isn't finite becomes null, as JSON has no other word."""
         self._rows.append(dict(row))
         self._write_rows(METRICS, self._rows)
 
@@ -223,11 +223,11 @@ class RunDir:
         try:
             return load_file(path)
         except FileNotFoundError:
-            raise RunError(self.path, f"is damaged: {name} is missing") from None
+            raise RunError(self.path, f"damaged: {name} is missing") from None
         except SafetensorError as error:
-            raise RunError(self.path, f"is damaged: {name}: {error}") from None
+            raise RunError(self.path, f"damaged: {name}: {error}") from None
         except OSError as error:
-            raise RunError(self.path, f"can't be read: {name}: {error.strerror or error}") from None
+            raise RunError(self.path, f"unreadable: {name}: {error.strerror or error}") from None
 
     def has(self, name: str) -> bool:
         """Whether a file of this name is there; head and weights are optional."""
@@ -249,7 +249,7 @@ class RunDir:
         for name in _OWN:
             file = self.path / name
             if file.is_symlink() and not file.resolve().is_relative_to(inside):
-                raise RunError(self.path, f"is damaged: {name} is a link that leads out of the folder")
+                raise RunError(self.path, f"damaged: {name} is a link that leads out of the folder")
 
     def _check_files(self, result: Result) -> None:
         pruned = result.weights.kept < result.weights.prunable
@@ -257,29 +257,29 @@ class RunDir:
         for name, size in {**expected, **result.files}.items():
             if name not in _OWN:
                 raise RunError(
-                    self.path, f"is damaged: {RESULT} lists '{one_line(name, 60)}', which is no file of a run"
+                    self.path, f"damaged: {RESULT} lists '{one_line(name, 60)}', which is not a file of a run"
                 )
             file = self.path / name
             if not file.is_file():
-                raise RunError(self.path, f"is damaged: {name} is missing")
+                raise RunError(self.path, f"damaged: {name} is missing")
             if size is not None and file.stat().st_size != size:
                 raise RunError(
                     self.path,
-                    f"is damaged: {name} has {file.stat().st_size} bytes, where {RESULT} says {size}",
+                    f"damaged: {name} has {file.stat().st_size} bytes, where {RESULT} says {size}",
                 )
 
     def _read(self, name: str) -> str:
         try:
             file = self.path / name
             if (size := file.stat().st_size) > _LIMITS.get(name, size):
-                raise RunError(self.path, f"is damaged: {name} has {size:,} bytes, more than any run writes")
+                raise RunError(self.path, f"damaged: {name} has {size:,} bytes, more than any run writes")
             return file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise RunError(self.path, f"is unfinished: it has no {name}") from None
+            raise RunError(self.path, f"unfinished: it has no {name}") from None
         except UnicodeDecodeError:
-            raise RunError(self.path, f"is damaged: {name} isn't UTF-8 text") from None
+            raise RunError(self.path, f"damaged: {name} isn't UTF-8 text") from None
         except OSError as error:
-            raise RunError(self.path, f"can't be read: {name}: {error.strerror or error}") from None
+            raise RunError(self.path, f"unreadable: {name}: {error.strerror or error}") from None
 
     def _read_rows(self, name: str) -> list[dict[str, Any]]:
         if not (self.path / name).exists():
@@ -293,7 +293,7 @@ class RunDir:
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
-                raise RunError(self.path, f"is damaged: {name}, line {number}: no JSON object")
+                raise RunError(self.path, f"damaged: {name}, line {number}: no JSON object")
             rows.append(row)
         return rows
 
@@ -322,11 +322,11 @@ def _clearing_order(entry: Path) -> int:
     return _OWN.index(entry.name) if entry.name in _OWN else 1
 
 
-def _why_no_run(path: Path) -> str:
+def _no_run(path: Path) -> RunError:
     inside = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and is_run(entry))
     if not inside:
-        return f"is no run: it holds neither {SETTINGS} nor {RESULT}; {_HOW_TO_MAKE}"
-    return f"is no run but holds {_listed(inside)}: name one, such as {path / inside[0]}"
+        return RunError(path, f"not a run: it holds neither {SETTINGS} nor {RESULT}", _HOW_TO_MAKE)
+    return RunError(path, f"not a run but holds {_listed(inside)}", f"name one, such as {path / inside[0]}")
 
 
 def _listed(names: Sequence[str]) -> str:

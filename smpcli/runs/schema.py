@@ -19,11 +19,18 @@ from pydantic import (
     model_validator,
 )
 
+from smpcli.errors import Invalid
+
 SCHEMA = 1
 
 
 class SchemaError(ValueError):
-    """result.json isn't what the schema says: `str(error)` is one line, without the file's name."""
+    """result.json isn't what the schema says; `problem` and `remedy` don't name the file."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
 
 
 def _moment(text: str) -> str:
@@ -202,7 +209,7 @@ class Result(_Block):
 
 
 def _no_number(name: str) -> NoReturn:
-    raise SchemaError(f"it holds {name}, which is no number")
+    raise SchemaError(f"it holds {name}, which is not a number")
 
 
 def parse_result(text: str) -> Result:
@@ -217,12 +224,8 @@ def parse_result(text: str) -> Result:
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise SchemaError('it has no "schema" number')
     if version > SCHEMA:
-        raise SchemaError(f"it has schema {version} and this smp reads up to {SCHEMA}: upgrade smp")
+        raise SchemaError(f"it has schema {version} and this smp reads up to {SCHEMA}", "upgrade smp")
     try:
         return Result.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise SchemaError(f"{where}: {what}{more}" if where else f"{what}{more}") from None
+        raise SchemaError(str(Invalid.of(error))) from None

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from pruners.registry import Registry
-from smpcli.errors import UserError, one_line
+from smpcli.errors import UserError, joined, one_line
 
 KILLED = 128  # plus the signal: a shell's exit code of a process that a signal ended
 RAY_RETRIES = 3
@@ -66,11 +66,11 @@ def check(engine: str, workers: int | None, address: str | None) -> None:
     """Raise `UserError` for what can't be meant, before anything begins."""
     ENGINES.require(engine)
     if address is not None and engine != "ray":
-        raise UserError("--address names a Ray cluster: add --engine ray")
+        raise UserError("--address names a Ray cluster", "add --engine ray")
     if workers is not None and workers < 1:
         raise UserError(f"--workers must be at least 1, not {workers}")
     if engine == "ray" and find_spec("ray") is None:
-        raise UserError("Ray isn't installed: pip install 'smp-prune[ray]', or leave out --engine ray")
+        raise UserError("Ray isn't installed", "pip install 'smp-prune[ray]', or leave out --engine ray")
 
 
 def make(engine: str, workers: int | None, address: str | None) -> Engine:
@@ -157,10 +157,10 @@ def _cuda_devices() -> list[str]:
 def _outcome(code: int, text: str) -> Outcome:
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-        hint = ": out of memory? fewer --workers need less" if name == "SIGKILL" else ""
-        return Outcome(KILLED - code, f"its process was ended by {name}{hint}")
+        remedy = "out of memory? fewer --workers need less" if name == "SIGKILL" else ""
+        return Outcome(KILLED - code, joined(f"its process was ended by {name}", remedy))
     last = text.splitlines()[-1] if text else f"ended with exit code {code}"
-    return Outcome(code, last.removeprefix("error: "))
+    return Outcome(code, last)
 
 
 def _reach(address: str) -> None:
@@ -174,7 +174,7 @@ def _reach(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"no Ray cluster at {address}: {error}; `ray start --head` starts one") from error
+        raise UserError(f"no Ray cluster at {address}: {error}", "`ray start --head` starts one") from error
 
 
 class RayEngine:

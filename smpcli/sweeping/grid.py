@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pruners.methods import METHODS
-from smpcli.errors import UserError, one_line, unknown
+from smpcli.errors import Invalid, UserError, one_line, unknown
 from smpcli.files import expanded
 from smpcli.paths import RECIPES
 from smpcli.settings import RunSettings, Settings, read_recipe, resolve
@@ -22,7 +22,7 @@ DENSE = "dense"
 MOST_RUNS = 10_000
 # Keys that are axes of the grid, and the name of the axis.
 _AXES = {"method": "methods", "sparsity": "sparsities", "seed": "seeds", "task": "tasks"}
-# What pydantic's types of error mean to whoever writes a sweep file.
+# What pydantic's types of error mean in a sweep file.
 _NEEDED = {
     "missing": "this key is missing",
     "dict_type": "settings by name are needed, such as {batch_size: 32, penalty: [0, 400]}",
@@ -79,17 +79,17 @@ def read_sweep(name: str) -> Sweep:
 
 
 def _invalid(path: Path, error: ValidationError) -> UserError:
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in Sweep.model_fields)
-    if first["type"] == "extra_forbidden":
-        return unknown(f"key in {path}:", str(first["loc"][0]), Sweep.model_fields, "docs/sweeps.md lists the keys")
-    message = _NEEDED.get(first["type"], first["msg"].replace("Input should", "it must"))
-    if first["type"] == "list_type":
-        message = f"a list is needed, such as [{first['input']}]"
-    if first["loc"][0] in ("methods", "tasks") and len(first["loc"]) > 1:
+    first = Invalid.of(error)
+    name = str(first.location[0])
+    if first.kind == "extra_forbidden":
+        return unknown(f"key in {path}:", name, Sweep.model_fields, "docs/sweeps.md lists the keys")
+    key = ".".join(str(part) for part in first.location if isinstance(part, int) or part in Sweep.model_fields)
+    message = _NEEDED.get(first.kind, first.text.replace("Input should", "it must"))
+    if first.kind == "list_type":
+        message = f"a list is needed, such as [{first.value}]"
+    if name in ("methods", "tasks") and len(first.location) > 1:
         message = "a name, or a mapping with it and settings, is needed"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return UserError(f"{path}: {key or first['loc'][0]}: {one_line(str(message), 150)}{more}")
+    return UserError(f"{path}: {key or name}: {one_line(message, 150)}{first.and_more}")
 
 
 def expand(sweep: Sweep, output: Path, overrides: Mapping[str, Any] | None = None) -> list[Job]:
@@ -127,7 +127,7 @@ def expand(sweep: Sweep, output: Path, overrides: Mapping[str, Any] | None = Non
                         job = _taught(job, teacher, output)
                     jobs.setdefault(job.id, job)
                     if len(jobs) > MOST_RUNS:
-                        raise UserError(f"the sweep has more than {MOST_RUNS:,} runs: shorten a list")
+                        raise UserError(f"the sweep has more than {MOST_RUNS:,} runs", "shorten a list")
     return list(jobs.values())
 
 
@@ -137,7 +137,9 @@ def _entry(entry: str | dict[str, Any], key: str) -> tuple[str, dict[str, Any]]:
         return entry, {}
     name = entry.get(key)
     if not isinstance(name, str):
-        raise UserError(f"{_AXES[key]}: an entry with settings names its {key}: {{{key}: …, {', '.join(entry)}: …}}")
+        raise UserError(
+            f"{_AXES[key]}: an entry with settings names its {key}", f"write {{{key}: …, {', '.join(entry)}: …}}"
+        )
     return name, {inner: value for inner, value in entry.items() if inner != key}
 
 
@@ -177,7 +179,7 @@ def _combinations(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     values: Sequence[Sequence[Any]] = [value if isinstance(value, list) else [value] for value in given.values()]
     for key, choices in zip(given, values, strict=True):
         if not choices:
-            raise UserError(f"setting '{key}' of the sweep is an empty list: name a value or leave it out")
+            raise UserError(f"setting '{key}' of the sweep is an empty list", "name a value or leave it out")
     for chosen in product(*values):
         yield dict(zip(given, chosen, strict=True))
 

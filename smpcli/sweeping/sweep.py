@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from smpcli.errors import EXIT_INTERRUPTED, EXIT_USER, Interrupted
+from smpcli.errors import EXIT_INTERRUPTED, EXIT_USER, Interrupted, joined
 from smpcli.runs.rundir import RESULT, RunDir, RunError, digest
 from smpcli.runs.schema import Result
 from smpcli.sweeping.engines import Engine, Outcome
@@ -55,7 +55,7 @@ class SweepRun:
 
 
 class SweepObserver(Protocol):
-    """Whoever wants to know how a sweep goes on: when a run begins or ends, and several times a second."""
+    """What wants to know how a sweep goes on: when a run begins or ends, and several times a second."""
 
     def changed(self, run: SweepRun) -> None: ...
     def tick(self, runs: list[SweepRun]) -> None: ...
@@ -155,10 +155,10 @@ def _close(run: SweepRun) -> None:
     try:
         result: Result = RunDir.open(run.path).result
         if result.run.settings_digest != digest(run.job.settings.digested()):
-            raise RunError(run.path, "holds a run of other settings")
+            raise RunError(run.path, "a run of other settings")
     except RunError as error:
         run.state, run.exit_code = "failed", EXIT_USER
-        run.error = f"{error.reason}: delete {run.path}, then sweep again"
+        run.error = joined(error.reason, f"delete {run.path}, then sweep again")
         return
     run.state, run.exit_code, run.step = "finished", 0, result.training.steps
     run.steps, run.metrics, run.seconds = result.training.steps, result.metrics, result.run.seconds

@@ -19,19 +19,17 @@ from smpcli.reporting import guarded
 
 def make_run(job: Mapping[str, Any]) -> tuple[int, str]:
     """Make a run: its exit code as `smp prune` would give it, and the message of its error."""
-    talk = io.StringIO()
-    with redirect_stderr(talk):
-        code = guarded(lambda: _prune(job))
-    # Of a run that was broken off, the last line is a command.
-    said = [line for line in talk.getvalue().splitlines() if line.startswith("error: ")]
-    return code, said[-1].removeprefix("error: ") if said else ""
+    said = [""]
+    with redirect_stderr(io.StringIO()):
+        code = guarded(lambda: _prune(job), lambda problem, remedy: said.append(console.error_line(problem, remedy)))
+    return code, said[-1]
 
 
 def _prune(job: Mapping[str, Any]) -> None:
     from smpcli.settings import resolve
     from smpcli.training.run import run
 
-    # A run that was interrupted goes on; a sweep's other unfinished runs are no mistake.
+    # A run that was interrupted goes on; a sweep's other unfinished runs aren't a mistake.
     begun = (Path(job["output"]) / job["id"]).is_dir()
     run(resolve(flags=job["settings"]), Path(job["output"]), resume=begun)
 
@@ -49,7 +47,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code, message = make_run(job)
     if message:
-        console.error(message)
+        console.talk(message)
     # The thread above still reads stdin, which a normal end would wait for.
     sys.stderr.flush()
     os._exit(code)

@@ -80,7 +80,10 @@ def _load(task: Task, data_dir: Path | None, dev_file: Path | None) -> TaskData:
 
         if not task.source.hub:
             wanted = f"{task.source.folder}/{task.source.train_file}"
-            raise UserError(f"task '{task.name}' needs --data-dir or SMP_DATA_DIR: a folder that holds {wanted}")
+            raise UserError(
+                f"task '{task.name}' has no data here",
+                f"name a folder that holds {wanted} with --data-dir or SMP_DATA_DIR",
+            )
         train, dev = hub.load(task)
         origin = " ".join(filter(None, ("hub", task.source.hub, task.source.config)))
         found = _task_data(task, train, dev, origin)
@@ -127,8 +130,10 @@ def _refuse_copies(data: TaskData) -> TaskData:
         # The keys of a split are the wider ones: of a question they are those of its context.
         if data.overlap[split] == len(rows) and set(data.train.repeat_keys()).issuperset(rows.repeat_keys()):
             raise UserError(
-                f"{data.origin}: each of the {len(rows):,} {split} examples is trained on, too (case and white space "
-                "aside): a model is never evaluated on what it learned from; name other rows to evaluate on"
+                f"{data.origin}: each of the {len(rows):,} {split} examples is trained on, too (case, white space, "
+                "Unicode form, kinds of dashes and invisible characters aside), and a model is never evaluated on "
+                "what it learned from",
+                "name other rows to evaluate on",
             )
     return data
 
@@ -146,7 +151,7 @@ def _local(task: Task, data_dir: Path | None, dev_file: Path | None) -> TaskData
     if folder is None:
         return None
     if not source.folder:
-        # The hub is all that such a task has; a data folder set for other tasks is no mistake.
+        # The hub is all that such a task has; a data folder set for other tasks isn't a mistake.
         return None
     train, dev, origin = read_folder(task, folder, given_by)
     assert train is not None
@@ -158,7 +163,9 @@ def _from_file(task: Task, file: Path, dev_file: Path | None) -> TaskData:
     if dev_file is None:
         return _split(task, table, f"file {file.name}")
     if dev_file.resolve() == file.resolve():
-        raise UserError(f"{dev_file} is the training file too: a model is never evaluated on what it learned from")
+        raise UserError(
+            f"{dev_file} is the training file too, and a model is never evaluated on what it learned from"
+        )
     return _task_data(task, table, {"dev": read_file(task, dev_file)}, f"file {file.name}, dev {dev_file.name}")
 
 
@@ -179,8 +186,8 @@ def _split(task: Task, table: Table, origin: str) -> TaskData:
     sides = [[row for row, key in enumerate(keys) if (key in dev) is side] for side in (False, True)]
     if not all(sides):
         raise UserError(
-            f"{table.name} has too few different texts ({len(set(keys))}) to keep some for evaluation: "
-            "add rows, or name a file for that with --set dev_file=…"
+            f"{table.name} has too few different texts ({len(set(keys))}) to keep some for evaluation",
+            "add rows, or name a file for that with --set dev_file=…",
         )
     train, held = (everything.take(rows) for rows in sides)
     return _finish(task, table.name, train, {"dev": held}, origin, left_out)

@@ -38,11 +38,11 @@ def lines(task: Task, data: TaskData) -> list[str]:
 
 
 def _left_out_lines(task: Task, data: TaskData) -> list[str]:
-    """A line for each label that stands for none."""
+    """A line for each label that means no label."""
     total = len(data.train) + sum(map(len, data.dev.values())) + sum(data.left_out.values())
     way = "all labels" if task.labels else f"kind: {task.kind}"
     return [
-        f"left out: {rows:,} of {total:,} rows, as their label '{visible(label)}' stands for none; if it is one, "
+        f"left out: {rows:,} of {total:,} rows, as their label '{visible(label)}' means no label; if it is one, "
         f"write a task file with {way} (docs/tasks.md)"
         for label, rows in data.left_out.items()
     ]

@@ -139,7 +139,7 @@ def labelled(task: Task, table: Table) -> tuple[Table, dict[str, int]]:
     if not left_out:
         return table, {}
     if sum(left_out.values()) == len(table):
-        raise UserError(f"{table.name}: no row has a label: '{visible(next(iter(left_out)))}' stands for none")
+        raise UserError(f"{table.name}: no row has a label: '{visible(next(iter(left_out)))}' means no label")
     return table.take([row for row, name in enumerate(names) if name not in left_out]), left_out
 
 
@@ -154,10 +154,10 @@ def _unknown_label(table: Table, row: int, spelt: str, known: Collection[str]) -
     if twin := next((label for label in known if key(label) == key(spelt)), None):
         one, other = shown_apart(spelt, twin)
         return UserError(
-            f"{table.place(row)}: the label '{one}' and '{other}' {difference(spelt, twin)}: write them alike"
+            f"{table.place(row)}: the label '{one}' and '{other}' {difference(spelt, twin)}", "write them alike"
         )
     note = " (-1 marks rows without a label, as in GLUE's test sets)" if spelt == "-1" else ""
-    return UserError(f"{table.place(row)}: unknown label '{visible(spelt)}'{note}; known: {shown(known, 20)}")
+    return UserError(f"{table.place(row)}: unknown label '{visible(spelt)}'{note}", f"known: {shown(known, 20)}")
 
 
 def _texts(table: Table, column: str) -> list[str]:
@@ -177,7 +177,7 @@ def _number(task: Task, table: Table, row: int, value: Any) -> float:
     spelt = own.label_at(table, task.label, row, value)
     found = number(spelt)
     if found is None or not math.isfinite(found) or abs(found) > FLOAT32_MAX:
-        raise UserError(f"{table.place(row)}: the label '{visible(spelt)}' is no finite number")
+        raise UserError(f"{table.place(row)}: the label '{visible(spelt)}' is not a finite number")
     if task.source.score_range:
         low, high = task.source.score_range
         if not low <= found <= high:

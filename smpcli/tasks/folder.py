@@ -48,11 +48,12 @@ def read_folder(
         if not dev_only:
             raise UserError(
                 f"{place} has no {source.train_file} but {shown(present.values())}: from there a run can be measured "
-                f"(`smp eval`), not trained; give a folder that holds {source.folder}/{source.train_file}"
-                f"{', or unset --data-dir and SMP_DATA_DIR to use the hub' if source.hub else ''}"
+                "(`smp eval`), not trained",
+                f"give a folder that holds {source.folder}/{source.train_file}"
+                f"{', or unset --data-dir and SMP_DATA_DIR to use the hub' if source.hub else ''}",
             )
     elif missing := [f for f in (source.train_file, *source.dev_files.values()) if not (place / f).is_file()]:
-        raise UserError(f"{place} has no {missing[0]}: {_wanted(task, given_by)}; it holds {_listing(place)}")
+        raise UserError(f"{place} has no {missing[0]}; it holds {_listing(place)}", _wanted(task, given_by))
     dev = {split: _read(task, place, name, file) for split, file in present.items()}
     return (_read(task, place, name, source.train_file) if trains else None), dev, f"folder {name}"
 
@@ -62,13 +63,13 @@ def _place(task: Task, folder: Path, given_by: str) -> Path:
     source, wanted = task.source, _wanted(task, given_by)
     assert source.folder is not None
     if not is_folder(folder):
-        raise UserError(f"{'no folder' if not is_file(folder) else 'no folder but a file:'} {folder}: {wanted}")
+        raise UserError(f"{folder} is a file" if is_file(folder) else f"there is no folder {folder}", wanted)
     if (folder / source.folder).is_dir():
         return folder / source.folder
     if task.traits.squad and any(folder.glob("*.json")):
         return folder
     above = f" (the folder above, {folder.parent}?)" if folder.name == source.folder else ""
-    raise UserError(f"{folder} has no sub-folder {source.folder}: {wanted}{above}; it holds {_listing(folder)}")
+    raise UserError(f"{folder} has no sub-folder {source.folder}; it holds {_listing(folder)}", wanted + above)
 
 
 def _wanted(task: Task, given_by: str) -> str:

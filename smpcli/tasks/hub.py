@@ -27,11 +27,11 @@ def load(task: Task) -> tuple[Table, dict[str, Table]]:
         with _quiet():
             found = datasets.load_dataset(source.hub, source.config)
     except Exception as error:  # whatever the network, the cache or the hub's client comes up with
-        raise UserError(f"can't load {where} from the hub ({one_line(str(error), 120)}); {ways_out(task)}") from error
+        raise UserError(f"can't load {where} from the hub ({one_line(str(error), 120)})", ways_out(task)) from error
 
     def table(split: str) -> Table:
         if split not in found:
-            raise UserError(f"{where} on the hub has no split '{split}'; it has {shown(found)}")
+            raise UserError(f"{where} on the hub has no split '{split}'", f"it has {shown(found)}")
         return _table(task, f"{where}, {split}", found[split])
 
     return table(source.train_split), {name: table(split) for name, split in source.dev_splits.items()}
@@ -53,7 +53,7 @@ def _table(task: Task, name: str, split: Any) -> Table:
 
     wanted = [*task.columns, "id"] if task.traits.squad else task.columns
     if missing := [column for column in wanted if column not in split.column_names]:
-        raise UserError(f"{name} has no column '{missing[0]}'; its columns: {shown(split.column_names)}")
+        raise UserError(f"{name} has no column '{missing[0]}'", f"its columns: {shown(split.column_names)}")
     columns: dict[str, Any] = split.select_columns(wanted)[:]
     feature = split.features[task.label]
     if isinstance(feature, datasets.ClassLabel):

@@ -1,4 +1,4 @@
-"""Labels as people mean them: which spellings are one and the same, and which stand for no label."""
+"""Labels as people mean them: which spellings are one and the same, and which mean that there is none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DASHES = dict.fromkeys([*range(0x2010, 0x2016), 0x2212], DASH)
 
 
 def number(label: str) -> float | None:
-    """The number that a label is, NaN and infinities too; None when it is none."""
+    """The number that a label is, NaN and infinities too; None when it isn't one."""
     try:
         return None if "_" in label else float(label)  # float() takes 1_000 for a number
     except ValueError:
@@ -82,7 +82,7 @@ def shown_apart(one: str, other: str) -> tuple[str, str]:
 
 
 def no_label(labels: Collection[str]) -> list[str]:
-    """Which of "-1" and "-" stand for no label beside these labels (which may hold them, or not).
+    """Which of "-1" and "-" mean no label beside these labels (which may hold them, or not).
 
     "-1" does beside words and whole numbers from 0 up, "-" beside all but "+"; neither where it and one other label
     are all there is, such as -1 and 1.
@@ -91,7 +91,7 @@ def no_label(labels: Collection[str]) -> list[str]:
     if len(others) < 2:
         return []
     values = [value for label in others if (value := number(label)) is not None]
-    # NaN and infinities are no whole numbers.
+    # NaN and infinities aren't whole numbers.
     whole = all(value >= 0 and value.is_integer() for value in values)
     signs = any(set(fold(label)) == {"+"} for label in others)
     return [MINUS_ONE] * whole + [DASH] * (not signs)

@@ -34,7 +34,7 @@ def compute(
     if not guess.size:
         raise UserError("the dev set has no examples: there is nothing to compute a metric on")
     if not np.isfinite(guess).all():
-        raise UserError("the model predicts NaN or infinity: training diverged; take a lower learning rate")
+        raise UserError("the model predicts NaN or infinity: training diverged", "take a lower learning rate")
     with warnings.catch_warnings():
         # The libraries warn of one class only, and of constant or nearly constant numbers; `one_class` says that.
         warnings.simplefilter("ignore")

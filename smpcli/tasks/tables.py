@@ -40,11 +40,11 @@ class Table:
     def values(self, column: str) -> list[Any]:
         """The column's values in row order. Raises `UserError` when there is no such column."""
         if column not in self.columns:
-            raise UserError(f"{self.name} has no column '{column}'; its columns: {shown(self.columns)}")
+            raise UserError(f"{self.name} has no column '{column}'", f"its columns: {shown(self.columns)}")
         found = self.columns[column]
         try:
             return found if isinstance(found, list) else list(found.to_pylist())
-        except (ValueError, OverflowError) as error:  # bytes that are no text, a time beyond all calendars
+        except (ValueError, OverflowError) as error:  # bytes that aren't text, a time beyond all calendars
             raise UserError(f"{self.name}: can't read the column '{column}': {one_line(str(error), 80)}") from None
 
     def place(self, row: int) -> str:
@@ -86,7 +86,7 @@ def read_table(path: Path, *, header: list[str] | None = None, drop_short: bool 
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise UserError(f"can't read {path.name}: a data file ends in {', '.join(FORMATS)}{_advice(suffix)}")
+        raise UserError(f"can't read {path.name}: a data file ends in {', '.join(FORMATS)}", _advice(suffix))
     if suffix == ".parquet":
         return _parquet(path, _raw(path))
     text = read_text(path)
@@ -118,17 +118,17 @@ def _raw(path: Path) -> bytes:
 
 def _advice(suffix: str) -> str:
     if suffix == ".json":
-        return "; save it with one object a line, as .jsonl"
+        return "save it with one object a line, as .jsonl"
     if suffix in (".xlsx", ".xls", ".ods"):
-        return "; save the sheet as CSV UTF-8"
+        return "save the sheet as CSV UTF-8"
     if suffix in (".gz", ".zip", ".bz2", ".xz"):
-        return "; unpack it first"
+        return "unpack it first"
     return ""
 
 
 def _decode(path: Path, raw: bytes) -> str:
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path} isn't UTF-8 but UTF-16: save it as UTF-8")
+        raise UserError(f"{path} isn't UTF-8 but UTF-16", "save it as UTF-8")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -136,7 +136,7 @@ def _decode(path: Path, raw: bytes) -> str:
         start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
         line = raw.count(b"\n", 0, start) + 1
         raise UserError(
-            f"{path} isn't UTF-8: byte 0x{raw[start]:02x} at offset {start} (line {line}); save it as UTF-8"
+            f"{path} isn't UTF-8: byte 0x{raw[start]:02x} at offset {start} (line {line})", "save it as UTF-8"
         ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
@@ -160,7 +160,7 @@ def _csv_rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
             start = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
-            f"{path}, line {start}: broken CSV ({error}); a quote inside a quoted field is written twice"
+            f"{path}, line {start}: broken CSV ({error})", "a quote inside a quoted field is written twice"
         ) from None
     finally:
         csv.field_size_limit(limit)
@@ -176,7 +176,7 @@ def _delimited(path: Path, rows: list[tuple[int, list[str]]], header: list[str] 
     _refuse_many(path, header)
     repeated = {name for name, count in Counter(header).items() if name and count > 1}
     if repeated:
-        raise UserError(f"{path}: column {shown(sorted(repeated))} is there more than once")
+        raise UserError(f"{path}: column {shown(sorted(repeated))} appears more than once")
     width = len(header)
     if drop_short:
         rows = [(line, row) for line, row in rows if len(row) >= width]
@@ -197,12 +197,14 @@ def _jsonl(path: Path, text: str) -> Table:
         try:
             row = json.loads(line)
             if "\\u" in line:
-                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no character
+                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair isn't a character
         except UnicodeEncodeError:
-            raise UserError(f"{place}: holds half a surrogate pair (\\ud800 to \\udfff), no character") from None
+            raise UserError(
+                f"{place}: holds half a surrogate pair (\\ud800 to \\udfff), which is not a character"
+            ) from None
         except json.JSONDecodeError as error:
-            pretty = "; each line must hold one whole object" if number == 1 else ""
-            raise UserError(f"{place}: broken JSON ({error.msg}, column {error.colno}){pretty}") from None
+            remedy = "each line must hold one whole object" if number == 1 else ""
+            raise UserError(f"{place}: broken JSON ({error.msg}, column {error.colno})", remedy) from None
         except (RecursionError, ValueError) as error:
             raise UserError(f"{place}: broken JSON ({one_line(str(error), 80)})") from None
         if not isinstance(row, dict):
@@ -230,7 +232,7 @@ def _unpacked(column: Any) -> int:
 
 def _refuse_many(path: Path, names: Sequence[str]) -> None:
     if len(names) > MOST_COLUMNS:
-        raise UserError(f"{path} has {len(names):,} columns, more than {MOST_COLUMNS:,}: is it a table?")
+        raise UserError(f"{path} has {len(names):,} columns, more than {MOST_COLUMNS:,}", "is it a table?")
 
 
 @dataclass(frozen=True)
@@ -259,14 +261,16 @@ def _parquet(path: Path, raw: bytes) -> Table:
     import pyarrow.parquet
 
     most = max(PARQUET_BYTES, PARQUET_TIMES * len(raw))
-    too_much = UserError(f"{path} unpacks to more than {most:,} bytes from {len(raw):,}: that is no table of texts")
+    too_much = UserError(
+        f"{path} unpacks to more than {most:,} bytes from {len(raw):,}: that is not a table of texts"
+    )
     try:
         schema = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw)).schema_arrow
         names = list(schema.names)
         _refuse_many(path, names)
         if len(set(names)) < len(names):
             repeated = sorted({name for name in names if names.count(name) > 1})
-            raise UserError(f"{path}: column {shown(repeated)} is there more than once")
+            raise UserError(f"{path}: column {shown(repeated)} appears more than once")
         stored = {field.name: getattr(field.type, "storage_type", field.type) for field in schema}
         nested = {name: _Nested(str(kind)) for name, kind in stored.items() if pyarrow.types.is_nested(kind)}
         flat = [name for name in names if name not in nested]

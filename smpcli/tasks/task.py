@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from smpcli.errors import UserError, one_line, unknown
+from smpcli.errors import Invalid, UserError, one_line, unknown
 from smpcli.files import expanded, is_file, is_folder
 from smpcli.paths import RECIPES
 from smpcli.tasks import own, squad
@@ -198,7 +198,7 @@ def find_task(name: str, *, text: str | None = None, pair: str | None = None, la
     if suffix in (".yaml", ".yml"):
         return load_yaml(path.absolute())
     if is_folder(path):
-        raise UserError(f"{name} is a folder: --task takes a task's name or a file; a folder goes to --data-dir")
+        raise UserError(f"{name} is a folder", "--task takes a task's name or a file; a folder goes to --data-dir")
     if is_file(path) or suffix in (".txt", ".xlsx", ".gz", ".zip"):
         read_table(path)  # says which endings there are
     raise unknown(
@@ -268,16 +268,16 @@ def load_yaml(path: Path) -> Task:
 
 def _invalid(path: Path, error: ValidationError) -> UserError:
     """pydantic's first complaint as one line; the rest are counted."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        model = Source if first["loc"][0] == "source" else Task
-        return unknown(f"key in {path}:", key, model.model_fields, f"docs/tasks.md lists the keys{more}")
-    message = one_line(first["msg"].removeprefix("Value error, "))
-    if first["type"] == "missing":
-        message = "this key is missing"
-    elif first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
+    first = Invalid.of(error)
+    if first.kind == "extra_forbidden":
+        model = Source if first.location[0] == "source" else Task
+        return unknown(
+            f"key in {path}:", first.key, model.model_fields, f"docs/tasks.md lists the keys{first.and_more}"
+        )
+    if first.kind == "missing":
+        return UserError(f"{path}: the key {first.key} is missing{first.and_more}")
+    if first.kind == "string_type" and isinstance(first.value, bool | int | float):
         # YAML reads Yes, No, on, off as truth values, and 0 as a number
-        message = "put it in quotes: YAML takes Yes, No, on, off and numbers for something else than text"
-    return UserError(f"{path}: {key + ': ' if key else ''}{message}{more}")
+        text = "YAML takes Yes, No, on, off and numbers for something else than text"
+        return UserError(f"{path}: {first.key}: {text}{first.and_more}", "put it in quotes")
+    return UserError(one_line(f"{path}: {first}"))

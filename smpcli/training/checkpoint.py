@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from smpcli.errors import Interrupted, UserError, one_line
+from smpcli.errors import Interrupted, Invalid, UserError, one_line
 from smpcli.files import cannot_write, write_json
 from smpcli.runs.maskfile import pack, read_described, write_described
 from smpcli.training.health import refuse_infinite
@@ -114,7 +114,9 @@ def _index(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise UserError(f"damaged checkpoint {path}: smp didn't write it; leave out --resume to start anew") from None
+        raise UserError(
+            f"damaged checkpoint {path}: smp didn't write it", "leave out --resume to start over"
+        ) from None
 
 
 def _read_file(path: Path) -> Saved:
@@ -124,9 +126,7 @@ def _read_file(path: Path) -> Saved:
     try:
         found = CheckpointInfo.model_validate(about)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(one_line(f"damaged checkpoint {path}: {where}: {first['msg']}")) from None
+        raise UserError(one_line(f"damaged checkpoint {path}: {Invalid.of(error)}")) from None
     current, earlier, best = (_named(masks, kind) for kind in (_MASK, _EARLIER, _BEST))
     if len(current) + len(earlier) + len(best) < len(masks):
         raise UserError(f"damaged checkpoint {path}: masks of unknown use")

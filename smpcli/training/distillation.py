@@ -126,8 +126,8 @@ def _in_teachers_words(
         )
         if not alike:
             raise UserError(
-                f"teacher {settings.run.teacher} reads other tokens than {settings.run.model}, so their spans "
-                "differ: take a teacher with the same tokenizer"
+                f"teacher {settings.run.teacher} reads other tokens than {settings.run.model}, so their spans differ",
+                "take a teacher with the same tokenizer",
             )
         check_encoded(limits_of(teacher.model, train_set.columns), [train_set], "take a teacher with more positions")
         return train_set

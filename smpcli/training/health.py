@@ -12,7 +12,7 @@ from smpcli.training.progress import TrainingDiverged
 
 
 class Health:
-    """The loss of the last step, and a refusal to go on where it, or the gradient's norm, is no finite number."""
+    """The loss of the last step, and a refusal to go on where it, or the gradient's norm, isn't finite."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Stopped(BaseException):
-    """Raised out of what may be broken off (an evaluation); no `Exception`, so that nobody takes it for an error."""
+    """Raised out of what may be interrupted (an evaluation); not an `Exception`, so nothing handles it as one."""
 
 
 class Interruption:

@@ -48,6 +48,6 @@ def check_output(output: Path) -> None:
     except OSError as error:
         raise cannot_write(output, error) from error
     if not existing.is_dir():
-        raise UserError(f"can't write {output}: {existing} is a file; choose another place with --output")
+        raise UserError(f"can't write {output}: {existing} is a file", "choose another place with --output")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"can't write {output}: permission denied; choose another place with --output")
+        raise UserError(f"can't write {output}: permission denied", "choose another place with --output")

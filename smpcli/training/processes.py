@@ -25,8 +25,8 @@ def check_batch(batch_size: int, accelerator: Accelerator) -> None:
     processes = accelerator.num_processes
     if batch_size % processes:
         raise UserError(
-            f"a batch of {batch_size} can't be shared by {processes} processes: "
-            f"--batch-size must be a multiple of {processes}"
+            f"a batch of {batch_size} can't be shared by {processes} processes",
+            f"--batch-size must be a multiple of {processes}",
         )
 
 

@@ -12,12 +12,12 @@ FULL = 1.0
 
 
 class TrainingDiverged(UserError):
-    """Loss, gradient or scores are no longer finite numbers. `step` counts from 0; `where` says more of the place."""
+    """Loss, gradient or scores are no longer finite. `step` counts from 0; `where` says more of the place."""
 
     def __init__(self, step: int, reason: str, where: str = "") -> None:
         super().__init__(
-            f"training diverged at step {step + 1}: {reason}{where}; "
-            "lower a learning rate (--set weights_lr or scores_lr)"
+            f"training diverged at step {step + 1}: {reason}{where}",
+            "lower a learning rate (--set weights_lr or scores_lr)",
         )
         self.step = step
         self.reason = reason
@@ -50,7 +50,7 @@ class Position:
 
 
 class Watch:
-    """Whoever saves a run between two steps, and knows where it begins. This one saves nothing."""
+    """What saves a run between two steps and knows where it begins. This one saves nothing."""
 
     start = Position()
 

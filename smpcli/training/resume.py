@@ -1,4 +1,4 @@
-"""Which run `--resume` means, when the settings given are not quite those of the run that was broken off."""
+"""Which run `--resume` means, when the settings given are not quite those of the run that was interrupted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def refuse_others(settings: Settings, output: Path) -> None:
-    """Raise UserError where `output` has no run of these settings, but one that was broken off, of others.
+    """Raise UserError where `output` has no run of these settings, but an interrupted one of others.
 
-    A run's folder is named by its settings, so that with another seed, say, `--resume` would otherwise begin anew
+    A run's folder is named by its settings, so that with another seed, say, `--resume` would otherwise start over
     without a word. The message lists the differences from the run that has the fewest.
     """
     from smpcli.device import settled
@@ -35,8 +35,8 @@ def refuse_others(settings: Settings, output: Path) -> None:
     if found:
         differences, path = min(found, key=lambda one: len(one[0]))
         raise UserError(
-            f"no run of these settings to resume in {output}: {path.name} differs in {', '.join(differences)}; "
-            "give its settings, or leave --resume out"
+            f"no run of these settings to resume in {output}: {path.name} differs in {', '.join(differences)}",
+            "give its settings, or leave --resume out",
         )
 
 

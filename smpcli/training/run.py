@@ -32,7 +32,7 @@ METRIC_ROWS = 100
 
 
 class RunObserver(Protocol):
-    """Whoever wants to know how a run goes on. One that has a method `note(text)` is told what is worth knowing."""
+    """What wants to know how a run goes on. One that has a method `note(text)` is told what is worth knowing."""
 
     def phase(self, name: str) -> None: ...
     def step(self, step: Step) -> None: ...
@@ -242,8 +242,8 @@ def _check_disk(session: Session, output: Path, progress: RunObserver) -> None:
     free = shutil.disk_usage(place).free
     if free < need:
         raise UserError(
-            f"{output} has {human_bytes(free)} free, and the run needs up to {human_bytes(need)}: make room, choose "
-            "another place with --output, or keep fewer checkpoints with --set checkpoint_every=0"
+            f"{output} has {human_bytes(free)} free, and the run needs up to {human_bytes(need)}",
+            "make room, choose another place with --output, or keep fewer checkpoints with --set checkpoint_every=0",
         )
     _note(progress, f"needs up to {human_bytes(need)} of disk while it runs; {human_bytes(free)} are free")
 

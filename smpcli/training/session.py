@@ -280,11 +280,12 @@ def _check_reached(layers: list[MaskedLayer], compute: Callable[[], Tensor], mod
     if unused:
         raise UserError(
             f"model type '{model_type}' can't be pruned: texts never reach {len(unused)} of its {len(layers)} "
-            f"matrices (such as {unused[0]}), so their masks would mean nothing; {advice}"
+            f"matrices (such as {unused[0]}), so their masks would mean nothing",
+            advice,
         )
     if not learns:
         raise UserError(
-            f"model type '{model_type}' can't be pruned: its answers pass no gradient on to its matrices; {advice}"
+            f"model type '{model_type}' can't be pruned: its answers pass no gradient on to its matrices", advice
         )
 
 

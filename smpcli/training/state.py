@@ -183,7 +183,7 @@ def random_tensors(accelerator: Accelerator) -> dict[str, Tensor]:
 
 
 def restore_random(saved: Saved, device: torch.device, process: int = 0) -> None:
-    """Every random state of this process as it was. Raises `UserError` for states that are none."""
+    """Every random state of this process as it was. Raises `UserError` for what isn't a state."""
     about, tensors = saved.about, saved.tensors
     try:
         random.setstate((3, tuple(about.python_random), about.python_gauss))

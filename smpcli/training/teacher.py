@@ -40,10 +40,8 @@ def match_labels(theirs: Sequence[str], ours: Sequence[str], name: str) -> list[
     if order is not None:
         return order
     raise UserError(
-        one_line(
-            f"teacher {one_line(name, 80)} has the labels {_listed(theirs)}, the task {_listed(ours)}: "
-            "take a teacher of the same labels, or name them in its config.json (id2label)"
-        )
+        one_line(f"teacher {one_line(name, 80)} has the labels {_listed(theirs)}, the task {_listed(ours)}"),
+        "take a teacher of the same labels, or name them in its config.json (id2label)",
     )
 
 
@@ -64,13 +62,14 @@ def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | N
     kind: str = task.kind
     if name == WANTED:
         raise UserError(
-            "this recipe distils from a teacher of your own: make one with "
-            f"`smp finetune --task {task.name} --model {settings.run.model}`, then add --set teacher=ITS_FOLDER"
+            "this recipe distils from a teacher of your own",
+            f"make one with `smp finetune --task {task.name} --model {settings.run.model}`, then add --set "
+            "teacher=ITS_FOLDER",
         )
     if is_run(Path(name)):
         other = _run_settings(RunDir.open(Path(name))).task
         if other.kind != kind:
-            raise UserError(f"teacher {name} is of a {other.kind} task, this one is {kind}: take another teacher")
+            raise UserError(f"teacher {name} is of a {other.kind} task, this one is {kind}", "take another teacher")
         return _columns(task, other.labels, name)
     # What looks like a folder and is none is wrong whether or not the hub is asked.
     model_path(name)
@@ -85,7 +84,7 @@ def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | N
     names = label_names(config)
     if task.traits.labels == "numbers" and len(names) != 1:
         raise UserError(
-            f"teacher {name} has {len(names)} labels where '{task.name}' asks for one number: take another teacher"
+            f"teacher {name} has {len(names)} labels where '{task.name}' asks for one number", "take another teacher"
         )
     return _columns(task, names, name)
 
@@ -130,6 +129,6 @@ def load_teacher(settings: Settings) -> Teacher:
 def _require_head(loaded: Loaded, name: str, kind: str) -> None:
     if loaded.missing:
         raise UserError(
-            f"teacher {name} has no trained head for {kind} (its weights lack {min(loaded.missing)}): take a "
-            "fine-tuned checkpoint, or a run of `smp finetune`"
+            f"teacher {name} has no trained head for {kind} (its weights lack {min(loaded.missing)})",
+            "take a fine-tuned checkpoint, or a run of `smp finetune`",
         )

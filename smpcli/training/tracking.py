@@ -22,7 +22,7 @@ def check_tracker(name: str | None) -> None:
     if name not in TRACKERS:
         raise unknown("tracker", name, TRACKERS)
     if find_spec(TRACKERS[name]) is None:
-        raise UserError(f"tracker '{name}' isn't installed: pip install {TRACKERS[name]}, or leave --track out")
+        raise UserError(f"tracker '{name}' isn't installed", f"pip install {TRACKERS[name]}, or leave --track out")
 
 
 def start_tracker(name: str | None, accelerator: Accelerator, run_id: str, settings: dict[str, Any]) -> None:

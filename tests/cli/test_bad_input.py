@@ -105,7 +105,7 @@ CASES = [
         for value in (".nan", ".inf")
     ),
     case(f"prune {OWN} --set ramp_end=1.5", "'ramp_end' must be at most 1"),
-    case(f"prune {OWN} --set ramp_start=0.9", "'ramp_start' (0.9)", "ramp_end (0.6)"),
+    case(f"prune {OWN} --set ramp_start=0.9", "'ramp_start' must be at most ramp_end (0.6), not 0.9"),
     case(f"prune {OWN} --set head=word", "'head'", "'words'", "not 'word'"),
     case(f"prune {OWN} --set dropout=1", "'dropout'", "not 1"),
     case(f"prune {OWN} --device gpu", "device", "cuda", "not 'gpu'"),
@@ -132,7 +132,7 @@ CASES = [
     case(f"prune {OWN} --recipe {{bad}}/nul.yaml", "broken YAML", "nul.yaml"),
     case(f"prune {OWN} --recipe {{bad}}/empty.yaml", "empty.yaml", "key: value"),
     case(f"prune {OWN} --recipe {{bad}}/text.yaml", "text.yaml", "key: value"),
-    case(f"prune {OWN} --recipe {{bad}}/keys.yaml", "keys.yaml", "the key 1 is no name"),
+    case(f"prune {OWN} --recipe {{bad}}/keys.yaml", "keys.yaml", "the key 1 is not a name"),
     case(f"prune {OWN} --recipe {{bad}}/twomethods.yaml", "twomethods.yaml", "method"),
     case(f"prune {OWN} --recipe {{csv}}", "end in .yaml"),
     case(f"prune {OWN} --recipe ", "unknown recipe ''", "`smp recipes`"),
@@ -155,9 +155,9 @@ CASES = [
     case(f"prune {OWN} --set checkpoint_every=-1", "'checkpoint_every'", "-1"),
     case(f"prune {OWN} --set checkpoint_every=5h", "'checkpoint_every'", "5h"),
     case(f"prune {OWN} --set checkpoint_every=.nan", "'checkpoint_every'", "nan"),
-    case(f"prune {OWN} --resume --overwrite", "--resume", "--overwrite", "exclude"),
-    case(f"prune {OWN} --resume --dry-run", "--resume", "--dry-run", "exclude"),
-    case(f"finetune {OWN} --resume --overwrite", "--resume", "--overwrite", "exclude"),
+    case(f"prune {OWN} --resume --overwrite", "--resume", "--overwrite", "mutually exclusive"),
+    case(f"prune {OWN} --resume --dry-run", "--resume", "--dry-run", "mutually exclusive"),
+    case(f"finetune {OWN} --resume --overwrite", "--resume", "--overwrite", "mutually exclusive"),
     # -- more values, wrong types among them
     case(f"prune {OWN} --seed 1.5", "--seed", "--help"),
     case(f"prune {OWN} --seed 99999999999999999999", "'seed'", "below 2147483648"),
@@ -201,7 +201,7 @@ CASES = [
     case(f"prune {OWN} --recipe {'x' * 300}.yaml", "x.yaml"),
     case(f"prune {OWN} --output {'x' * 300}", "can't write", "too long", "--output"),
     case(f"prune --task sst2 {BERT} --data-dir {'x' * 300}", "no folder", "--data-dir"),
-    case(f"eval {'x' * 300}", "can't be read", "too long"),
+    case(f"eval {'x' * 300}", "is unreadable", "too long"),
     case(f"compare {'x' * 300}", "can't read", "too long"),
     case(f"export {{run}} --output {'x' * 300}/y", "can't"),
     # -- words too many, too few, and unknown
@@ -217,7 +217,7 @@ CASES = [
     case("export {run} --format", "--format", "--help"),
     case("export {run} --format ", "unknown format ''"),
     case("compare --csv {bad}/none.csv", "Missing argument", "compare --help"),
-    case("compare {bad}/none {results}", "isn't there"),
+    case("compare {bad}/none {results}", "is not there"),
     case("compare {results} --sort mean2", "unknown column 'mean2'", "did you mean 'mean'?"),
     case("-x", "-x", "--help"),
     case("--verson", "--version", "--help"),
@@ -269,7 +269,7 @@ CASES = [
     # -- a folder of data
     case(f"prune --task sst2 {BERT} --data-dir {{bad}}/none", "no folder", "--data-dir", "SST-2/train.tsv"),
     case(f"prune --task sst2 {BERT} --data-dir {{bad}}", "no sub-folder SST-2", "--data-dir"),
-    case(f"prune --task sst2 {BERT} --data-dir {{csv}}", "no folder but a file", "--data-dir"),
+    case(f"prune --task sst2 {BERT} --data-dir {{csv}}", "is a file", "--data-dir"),
     case(f"prune --task sst2 {BERT} --data-dir {{data}}/SST-2", "the folder above"),
     case(f"prune --task sst2 {BERT} --data-dir {{data}}", "SST-2/train.tsv, line 3", "unknown label '2'"),
     case(f"prune --task rte {BERT} --data-dir {{data}}", "RTE has no dev.tsv"),
@@ -313,12 +313,15 @@ CASES = [
     case("compare {results} --csv {csv}/below.csv", "can't write", "--csv"),
     case("compare {results} --csv {bad}", "can't write", "--csv"),
     # -- no run, and what is left of one
-    *(case(f"{command} {{bad}}/none", "isn't there", "`smp prune") for command in ("eval", "export", "compare")),
+    *(case(f"{command} {{bad}}/none", "is not there", "`smp prune") for command in ("eval", "export", "compare")),
     *(case(f"{command} {{csv}}", "file", "folder", "`smp prune") for command in ("eval", "export", "compare")),
-    *(case(f"{command} {{data}}", "no run", "`smp prune") for command in ("eval", "export", "compare")),
+    *(
+        case(f"{command} {{data}}", what, "`smp prune")
+        for command, what in {"eval": "is not a run", "export": "is not a run", "compare": "no runs in there"}.items()
+    ),
     *(case(f"{command}", "Missing argument", f"{command} --help") for command in ("export", "compare")),
     case("eval", "a run's folder", "--mask"),
-    *(case(f"{command} {{results}}", "is no run but holds", "name one") for command in ("eval", "export")),
+    *(case(f"{command} {{results}}", "is not a run but holds", "name one") for command in ("eval", "export")),
     *(
         case(f"{command} {{bad}}/runs/{name}", name, *says)
         for command in ("eval", "export")

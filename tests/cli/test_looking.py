@@ -180,7 +180,7 @@ def test_inspect_two_runs_and_a_picture(smp: Smp, study: Path, dense: Path, word
     assert 0 < overlap["jaccard"]["whole"] < 1 and overlap["chance"]["whole"] < overlap["jaccard"]["whole"]
     for arguments, message in (
         ([dense], "has no mask, as method 'dense' prunes nothing"),
-        ([study], "is no run but holds 3 runs"),
+        ([study], "is not a run but holds 3 runs"),
         ([one, "--plot", tmp_path / "heat.bmp"], ".png, .svg, .pdf"),
     ):
         refused = smp("inspect", *arguments)

@@ -118,7 +118,7 @@ def test_a_line_that_cannot_be_read_is_named_and_those_before_it_are_answered(
         ("", ["nothing to predict with", "--mask"]),
         ("{none} text", ["there is no run or export"]),
         ("{text} text", ["neither a run's folder nor an export"]),
-        ("--mask {text} --mask {mask} text", ["is no mask file"]),
+        ("--mask {text} --mask {mask} text", ["is not a mask file"]),
         ("--mask {none} --mask {mask} text", ["there is no mask file"]),
         ("--mask {none} text", ["there is no run or export"]),
         ("{run} --file {none}", ["can't read", "No such file"]),

@@ -173,7 +173,7 @@ def test_what_windows_can_t_be_made_of_is_refused(
         (["--task", sentiment.csv, *bert, "--set", "stride=8"], "setting 'stride' is for span tasks"),
         (["--task", quiz, *bert, "--set", "text_column=question"], "has its own columns"),
         (["--task", quiz, *bert, "--dev-file", quiz], "is the training file too"),
-        (["--task", "squad", *bert, "--data-dir", quiz], "no folder but a file"),
+        (["--task", "squad", *bert, "--data-dir", quiz], "is a file; --data-dir must"),
     ):
         done = smp("prune", *flags)
         assert done.code == 2 and said in done.err and done.err.count("error: ") == 1, done.err

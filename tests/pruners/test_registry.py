@@ -214,7 +214,7 @@ RIGHT = {
         ({"base": "ScoredSettings", "setting": "scores_lr = 1e-2"}, "sets scores_lr .*without a type"),
         ({"base": "ScoredSettings", "setting": "weight_lr: float = 1.0"}, "has weight_lr, .*did you mean weights_lr"),
         ({"trains": "train_scores"}, "has train_scores, .*did you mean trains_scores"),
-        ({"trains": "trains_weights"}, r"has a start\(\), which is never asked: add trains_scores = True"),
+        ({"trains": "trains_weights"}, r"has a start\(\), which is never asked; add trains_scores = True"),
         ({"start": "strat"}, "has strat, .*did you mean start"),
         ({"start": "begin"}, r"has no start\(\)"),
     ],
@@ -273,5 +273,5 @@ class Keep(ScoredPruner):
 @pytest.mark.parametrize("code", ["Bad = 3", "class Bad: name = 'bad'", "def Bad(): pass"])
 def test_what_is_no_pruner_is_refused(install: Install, code: str) -> None:
     install("smp-bad", "1.0", "bad_pruner", code, {"bad": "bad_pruner:Bad"})
-    with pytest.raises(PrunerError, match=r"bad_pruner:Bad is no subclass of pruners\.Pruner"):
+    with pytest.raises(PrunerError, match=r"bad_pruner:Bad is not a subclass of pruners\.Pruner"):
         METHODS.load("bad")

@@ -96,7 +96,7 @@ def test_a_penalty_that_rises_between_two_points(start: float, end: float, weigh
 
 
 def test_a_penalty_can_t_end_before_it_starts() -> None:
-    with pytest.raises(ValueError, match=r"penalty_start \(0.7\) must not exceed penalty_end \(0.6\)"):
+    with pytest.raises(ValueError, match=r"penalty_start must be at most penalty_end \(0.6\), not 0.7"):
         ScoredSettings(penalty_start=0.7, penalty_end=0.6)
     # The settings of the base class are still checked.
     with pytest.raises(ValueError, match="ramp_start"):

@@ -142,7 +142,7 @@ def test_soft_movement_reports_a_threshold_when_nothing_is_kept(make_layers: Mak
         ({"ramp_start": -0.1}, "ramp_start must be at least 0"),
         ({"weights_lr": math.nan}, "weights_lr must be at least 0"),
         ({"warmup": math.nan}, "warmup must be at least 0"),
-        ({"ramp_start": 0.7}, r"ramp_start \(0.7\) must not exceed ramp_end \(0.6\)"),
+        ({"ramp_start": 0.7}, r"ramp_start must be at most ramp_end \(0.6\), not 0.7"),
         ({"temperature": 0.0}, "temperature must be at least"),
         ({"penalty": -1.0}, "penalty must be at least 0"),
     ],

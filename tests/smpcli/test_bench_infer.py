@@ -86,7 +86,7 @@ def test_bad_input_is_one_line(exported: Path, tmp_path: Path) -> None:
         api.bench_infer(exported, lengths="16,x")
     with pytest.raises(UserError, match="--batches takes whole numbers"):
         api.bench_infer(exported, batches="0")
-    with pytest.raises(UserError, match="is no export that can be timed"):
+    with pytest.raises(UserError, match="is not an export that can be timed"):
         api.bench_infer(tmp_path)
     with pytest.raises(UserError, match="the model takes 40 tokens at most"):
         api.bench_infer(exported, lengths="128")
@@ -98,7 +98,7 @@ def test_a_contender_that_fails_is_named_with_its_reason(exported: Path, tmp_pat
     for file in exported.iterdir():
         (broken / file.name).write_bytes(file.read_bytes())
     (broken / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"broken can't be timed: .*model.safetensors is missing"):
+    with pytest.raises(UserError, match=r"^broken can't be timed: damaged export .*model.safetensors is missing"):
         api.bench_infer(broken, batches="1", lengths="4", repeats=1)
 
 

@@ -145,7 +145,7 @@ def _says_what_it_is(output: Path) -> None:
     if (runs[0] / "settings.yaml").exists():
         ((_, reason),) = compare(output).problems
         assert "unfinished" in reason
-    with pytest.raises(RunError, match=r"is unfinished|is no run"):
+    with pytest.raises(RunError, match=r"is unfinished|is not a run"):
         RunDir.open(runs[0])
 
 

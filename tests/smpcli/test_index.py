@@ -212,7 +212,9 @@ def test_no_installer_is_not_a_missing_index(tmp_path: Path, monkeypatch: pytest
     # An index that isn't there has another message, and another way out.
     only(monkeypatch, "pip")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    with pytest.raises(UserError, match=r"\(pip: .*does the index answer\? `smp doctor` asks it\).*--data-dir"):
+    with pytest.raises(
+        UserError, match=r"\(pip: .*\); see whether the index answers with `smp doctor`, or .*--data-dir"
+    ):
         movies.obtain()
     assert examine()["network"]["package index"]["answers"] is False
 

@@ -46,7 +46,7 @@ def test_depth_and_what_is_no_file(tmp_path: Path) -> None:
     deep = "x: " + "[" * (YAML_DEPTH - 2) + "1" + "]" * (YAML_DEPTH - 2)
     assert json.dumps(parse_yaml(deep)).count("[") == YAML_DEPTH - 2
     os.mkfifo(tmp_path / "pipe.yaml")
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         read_yaml(tmp_path / "pipe.yaml")
 
 

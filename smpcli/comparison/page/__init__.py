@@ -30,7 +30,7 @@ _HERE = Path(__file__).parent
 def write_page(comparison: Compared, path: Path) -> None:
     """Write the page. Raises `UserError` for a comparison without runs and for a place that can't be written."""
     if not comparison.rows:
-        raise UserError("no finished runs for a page: finish one, or widen the filters")
+        raise UserError("no finished runs for a page", "finish one, or widen the filters")
     from plotly.offline import get_plotlyjs
 
     script = (_HERE / "page.js").read_text(encoding="utf-8")

@@ -240,7 +240,7 @@ def _text(**changes: Any) -> str:
         ("result.json", _text(schema=True), '"schema"'),
         ("result.json", _text(schema=0), '"schema"'),
         ("result.json", _text(schema="1"), '"schema"'),
-        ("result.json", _text(schema=2), "schema 2 and this smp reads up to 1: upgrade smp"),
+        ("result.json", _text(schema=2), "schema 2 and this smp reads up to 1; upgrade smp"),
         ("result.json", _text(metrics__accuracy=math.nan), "NaN"),
         ("result.json", _text().replace("0.86", "1e999"), "metrics.accuracy"),
         ("result.json", _text(metrics__accuracy="0.86"), "metrics.accuracy"),
@@ -333,7 +333,7 @@ def test_keys_of_a_later_minor_change_are_no_damage(tmp_path: Path, make_run: Ma
 def test_a_place_without_runs_says_what_a_run_is(tmp_path: Path) -> None:
     (tmp_path / "empty/inside").mkdir(parents=True)
     (tmp_path / "file").write_text("")
-    for name, what in (("nowhere", "isn't there"), ("file", "is a file"), ("empty", "no runs in there")):
+    for name, what in (("nowhere", "is not there"), ("file", "is a file"), ("empty", "no runs in there")):
         with pytest.raises(UserError, match=f"{name}.*{what}.*smp prune … --output"):
             compare(tmp_path / name)
 
@@ -356,7 +356,7 @@ def test_a_folder_that_cannot_be_read_is_listed(
     assert len(comparison.rows) == 1
     ((path, reason),) = comparison.problems
     assert path.is_relative_to(closed)
-    assert reason == "can't be read: Permission denied"
+    assert reason == "unreadable: Permission denied"
 
 
 def test_csv_keeps_every_digit(tmp_path: Path, make_run: MakeRun) -> None:

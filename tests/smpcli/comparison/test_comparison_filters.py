@@ -115,7 +115,7 @@ def test_another_metric(study: Path, make_run: MakeRun) -> None:
     assert best == [("init=zero", 0.7)] * 2
     assert {row.metric for row in found.rows} == {"f1"}
     (problem,) = found.problems
-    assert problem[0].name == "only" and "has no metric 'f1'" in problem[1]
+    assert problem[0].name == "only" and "without a metric 'f1'" in problem[1]
 
 
 def test_best_is_of_what_is_shown(study: Path) -> None:

@@ -231,7 +231,7 @@ def test_an_export_that_differs_is_refused_and_leaves_nothing(
     ("spoil", "message"),
     [
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
-        (lambda folder: (folder / "compact.json").write_text("{"), "compact.json is no JSON"),
+        (lambda folder: (folder / "compact.json").write_text("{"), "compact.json isn't JSON"),
         (lambda folder: (folder / "compact.json").write_text("{}"), "don't fit each other"),
         (
             lambda folder: (folder / "smp.json").write_text('{"format": "other"}'),
@@ -275,7 +275,7 @@ def test_without_the_extra_a_line_says_what_to_install(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(import_module("smpcli.export.onnx"), "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs the package onnx and onnxruntime: pip install 'smp-prune\[onnx\]'"):
+    with pytest.raises(UserError, match=r"needs the package onnx and onnxruntime; pip install 'smp-prune\[onnx\]'"):
         export(run, "onnx", output=tmp_path / "x")
 
 

@@ -258,7 +258,7 @@ def test_runs_without_a_usable_mask_are_one_line(tmp_path: Path, make_run: MakeR
         ((dense,), "has no mask, as method 'dense' prunes nothing"),
         ((run, other), "prune different matrices, such as block.0.query"),
         ((wrong,), "its mask keeps 2 weights"),
-        ((tmp_path / "nowhere",), "isn't there"),
+        ((tmp_path / "nowhere",), "is not there"),
     ):
         with pytest.raises(UserError) as error:
             inspect(*arguments)

@@ -83,7 +83,7 @@ def test_a_regression_has_one_output(pico: Any, sentiment: Any) -> None:
 
 
 def test_words_are_refused_without_an_mlm_head(pico: Any, sentiment: Any) -> None:
-    with pytest.raises(UserError, match="no trained language-model head for label words: use --set head=prototype"):
+    with pytest.raises(UserError, match="no trained language-model head for label words; use --set head=prototype"):
         build(pico, sentiment.words, "bert", head="words")
 
 
@@ -170,7 +170,7 @@ def test_an_output_layer_of_other_labels_starts_anew_and_that_is_said(
     assert not any(torch.equal(row, old) for row in found["classifier.weight"] for old in rows)
     assert found["classifier.bias"].tolist() == [0.0, 0.0]
     (note,) = model.notes
-    assert f"stands for {', '.join(names)}, the task asks for negative, positive: it starts anew" in note
+    assert f"is for {', '.join(names)}, the task asks for negative, positive: it starts from random weights" in note
     assert build(base, sentiment.csv, "tuned", head="prototype").notes == []
 
 
@@ -197,7 +197,7 @@ def test_a_run_keeps_a_fine_tuned_base_s_answers_by_name(pico: Any, sentiment: A
         str(sentiment.csv), "dense", model=str(base("tuned")), head="classifier", max_steps=1, weights_lr=0.0,
         output=tmp_path / "results", progress=Listening(notes),
     )  # fmt: skip
-    assert not any("starts anew" in note for note in notes)
+    assert not any("starts from random weights" in note for note in notes)
     texts = [text for text, _ in sentiment.rows[:20]]
     with torch.no_grad():
         expected = stock(**tokenizer(texts, padding=True, return_tensors="pt")).logits
@@ -237,7 +237,7 @@ def test_an_hf_export_without_its_head_is_refused(pico: Any, sentiment: Any, tmp
     tensors = load_file(folder / "model.safetensors")
     tensors.pop("classifier.bias")
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"lacks classifier\.bias of its head: export the run again"):
+    with pytest.raises(UserError, match=r"lacks classifier\.bias of its head; export the run again"):
         load(folder)
 
 

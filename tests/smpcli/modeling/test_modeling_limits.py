@@ -80,9 +80,9 @@ def test_each_refusal_names_numbers_and_a_way_out() -> None:
     limits = Limits(tokens=10, positions=3, segments=1)
     check_fits(limits, {"input_ids": [[9, 0, 1]], "token_type_ids": [[0, 0, 0]]})
     for columns, message in (
-        ({"input_ids": [[1, 2, 3, 4]]}, "texts of up to 4 tokens, where the model takes 3: add --set max_length=3"),
-        ({"input_ids": [[1], [2, 10]]}, "token id 10, where the model's table ends at 9: .*resize_token_embeddings"),
-        ({"input_ids": [[1, 2]], "token_type_ids": [[0, 1]]}, "numbers a second text's tokens 1.*up to 0: "),
+        ({"input_ids": [[1, 2, 3, 4]]}, "texts of up to 4 tokens, where the model takes 3; add --set max_length=3"),
+        ({"input_ids": [[1], [2, 10]]}, "token id 10, where the model's table ends at 9; .*resize_token_embeddings"),
+        ({"input_ids": [[1, 2]], "token_type_ids": [[0, 1]]}, "numbers a second text's tokens 1.*up to 0; "),
     ):
         with pytest.raises(UserError, match=message):
             check_fits(limits, columns)
@@ -131,7 +131,7 @@ def test_texts_that_only_predict_sees_are_checked_there(enlarged: str, sentiment
         ready.predict(["a good film", "a good <user>"])
     # 128 tokens by the run's settings, 40 by the model's positions.
     assert "label" in ready.predict(["film " * 38])[0]
-    with pytest.raises(UserError, match="texts of up to 41 tokens, where the model takes 40: shorten them"):
+    with pytest.raises(UserError, match="texts of up to 41 tokens, where the model takes 40; shorten them"):
         ready.predict(["film " * 39])
     for format in ("mask", "hf", "compact", "onnx"):
         other = api.load(api.export(run.path, format, output=tmp_path / format).path)

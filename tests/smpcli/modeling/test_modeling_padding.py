@@ -15,7 +15,7 @@ from smpcli.modeling.backbone import load_config, load_tokenizer
 from smpcli.modeling.build import rebuild
 from smpcli.modeling.padding import check_padding
 
-REFUSED = "'fnet' can't be used: it answers a text of 4 tokens otherwise when it is padded"
+REFUSED = "'fnet' can't be used: it answers a text of 4 tokens differently when it is padded"
 
 
 @pytest.fixture(scope="module")

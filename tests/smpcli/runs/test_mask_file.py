@@ -132,7 +132,7 @@ U8 = ("U8", [2], b"\xff\x80")  # nine bits, all set
         (tensor_file({"a": U8}, {"smp": "[" * 100_000}), "didn't write it"),
         (tensor_file({"a": U8}, {"smp": "[]"}), "didn't write it"),
         (tensor_file({"a": U8}, about({"a": [3, 3]}, format="other")), "didn't write it"),
-        (tensor_file({"a": U8}, about({"a": [3, 3]}, version=2)), "has version 2 and this smp reads 1: upgrade"),
+        (tensor_file({"a": U8}, about({"a": [3, 3]}, version=2)), "has version 2 and this smp reads 1; upgrade"),
         (tensor_file({"a": U8}, about({"a": [3, 3]}, version="1")), "has version '1' and"),
         (tensor_file({"a": U8}, about({"a": [3, 3]}, version=None)), "has version None and"),
         (tensor_file({"a": U8}, about([3, 3])), "no shapes"),

@@ -92,13 +92,13 @@ def test_what_is_no_mask_of_this_model_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "can't read")
     for content in (b"", b"PK\x03\x04", b"\x93NUMPY", b"\x93NUMPY\x01\x00v\x00{'descr'", b"text"):
         file.write_bytes(content)
-        refused(file, "no whole .npy file")
+        refused(file, "is not a whole .npy file")
     for array in (np.zeros(2), np.zeros((1, 2), np.uint8), np.zeros(2, bool)):
         np.save(file, array)
-        refused(file, "no vector of uint8")
+        refused(file, "is not a vector of uint8")
     for size in (1, 3, 10_000):
         np.save(file, np.zeros(size, np.uint8))
-        refused(file, rf"holds {size:,} bytes of mask, where this model's 15 prunable weights take 2: .* --model")
+        refused(file, rf"holds {size:,} bytes of mask, where this model's 15 prunable weights take 2; .* --model")
     np.save(file, np.array([255, 255], np.uint8))
     refused(file, "bits are set beyond")
     np.save(file, np.array([255, 254], np.uint8))
@@ -111,7 +111,7 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "sprung",)
 
     np.save(tmp_path / "trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
-    refused(tmp_path / "trap.npy", "no whole .npy file")
+    refused(tmp_path / "trap.npy", "is not a whole .npy file")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -122,4 +122,4 @@ def test_a_header_that_claims_terabytes_allocates_nothing(tmp_path: Path) -> Non
     assert honest.count(b"(2,), }") == 1
     # Header lengths stay: spaces behind it give way.
     file.write_bytes(honest.replace(b"(2,), }" + b" " * 13, b"(99999999999999,), }"))
-    refused(file, "no whole .npy file")
+    refused(file, "is not a whole .npy file")

@@ -69,7 +69,7 @@ def test_what_a_link_points_to_is_not_cleared(tmp_path: Path, make_run: MakeRun)
 def test_a_folder_of_something_else_is_never_touched(tmp_path: Path, name: str, overwrite: bool) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_text("mine")
-    with pytest.raises(UserError, match=r"no part of a run.*--output"):
+    with pytest.raises(UserError, match=r"not part of a run.*--output"):
         RunDir.create(tmp_path, "run", overwrite)
     assert snapshot(tmp_path / "run") == {name: b"mine"}
 
@@ -164,9 +164,9 @@ def test_each_kind_of_no_run_has_its_own_line(tmp_path: Path, make_run: MakeRun)
     (damaged / "mask.safetensors").unlink()
     newer = make_run(tmp_path / "newer", schema=2)
     for path, message in (
-        (tmp_path / "nowhere", "isn't there"),
-        (tmp_path / "file", "is no run: it's a file"),
-        (tmp_path / "empty", "is no run: it holds neither settings.yaml nor result.json"),
+        (tmp_path / "nowhere", "is not there"),
+        (tmp_path / "file", "is not a run: it's a file"),
+        (tmp_path / "empty", "is not a run: it holds neither settings.yaml nor result.json"),
         (unfinished, "is unfinished: it has no result.json"),
         (damaged, "is damaged: mask.safetensors is missing"),
         (newer, "upgrade smp"),
@@ -182,9 +182,9 @@ def test_a_folder_of_runs_lists_some_and_says_to_name_one(tmp_path: Path, make_r
     for name in ("d", "b", "a", "c"):
         make_run(tmp_path / "many" / name)
     make_run(tmp_path / "one/x")
-    with pytest.raises(RunError, match=r"4 runs \(a, b, c, …\): name one, such as .*many/a$"):
+    with pytest.raises(RunError, match=r"4 runs \(a, b, c, …\); name one, such as .*many/a$"):
         RunDir.open(tmp_path / "many")
-    with pytest.raises(RunError, match="the run x: name one"):
+    with pytest.raises(RunError, match="the run x; name one"):
         RunDir.open(tmp_path / "one")
 
 

@@ -99,7 +99,7 @@ def test_the_digest_sees_every_change_and_nothing_else(glue: Path) -> None:
             "stsb",
             "STS-B/train.tsv",
             "sentence1\tsentence2\tscore\nx\ty\tnan\n",
-            "line 2: the label 'nan' is no finite number",
+            "line 2: the label 'nan' is not a finite number",
         ),
     ],
 )
@@ -128,16 +128,16 @@ def test_a_class_without_a_row_to_train_on(tmp_path: Path, glue: Path) -> None:
 def test_folders_that_are_not_it(glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = find_task("sst2")
     with pytest.raises(
-        UserError, match=r"no folder .*none: --data-dir must name a folder that holds SST-2/train\.tsv"
+        UserError, match=r"there is no folder .*none; --data-dir must name a folder that holds SST-2/train\.tsv"
     ):
         load_data(task, tmp_path / "none")
-    with pytest.raises(UserError, match="no folder but a file"):
+    with pytest.raises(UserError, match="is a file; --data-dir must"):
         load_data(task, glue / "RTE" / "dev.tsv")
-    with pytest.raises(UserError, match=r"the folder above, .*glue\?.*holds 'dev\.tsv', 'train\.tsv'"):
+    with pytest.raises(UserError, match=r"holds 'dev\.tsv', 'train\.tsv'; .*the folder above, .*glue\?"):
         load_data(task, glue / "SST-2")
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("SMP_DATA_DIR", str(tmp_path / "empty"))
-    with pytest.raises(UserError, match=r"has no sub-folder SST-2: SMP_DATA_DIR must name .* it holds nothing"):
+    with pytest.raises(UserError, match=r"has no sub-folder SST-2; it holds nothing; SMP_DATA_DIR must name "):
         load_data(task, None)
 
 

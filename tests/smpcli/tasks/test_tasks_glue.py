@@ -118,7 +118,7 @@ def test_dev_sets_alone_are_measured_on_and_not_trained_on(folder: Path) -> None
     assert whole.digests["matched"] != whole.digests["mismatched"]
     (folder / "MNLI" / "dev_matched.tsv").unlink()
     for call in (load_data, load_dev):
-        with pytest.raises(UserError, match=r"MNLI has no train\.tsv: --data-dir must name"):
+        with pytest.raises(UserError, match=r"MNLI has no train\.tsv; it holds nothing; --data-dir must name"):
             call(find_task("mnli"), folder)
 
 

@@ -63,7 +63,7 @@ def test_twins_are_refused(tmp_path: Path, one: Any, other: Any, said: str) -> N
     with pytest.raises(UserError) as error:
         load(path)
     assert said in str(error.value)
-    assert str(error.value).endswith(": write them alike")
+    assert str(error.value).endswith("; write them alike")
     # In a dev file the same spelling is no label of the task, and the message names the one that is.
     train = write(tmp_path, [one, "third", "fourth"] * 5, "train.jsonl")
     dev = write(tmp_path, [other], "dev.jsonl", first=50)
@@ -130,7 +130,7 @@ def test_a_dev_file_has_rows_without_a_label_too(tmp_path: Path) -> None:
     data = load(train, write(tmp_path, [1, -1, "-", 0], "dev.jsonl", first=50))
     assert (data.dev["dev"].texts, data.dev["dev"].labels) == (["text 50", "text 53"], [1, 0])  # type: ignore[union-attr]
     assert data.left_out == {"-1": 1, "-": 1}
-    with pytest.raises(UserError, match=r"test\.jsonl: no row has a label: '-1' stands for none"):
+    with pytest.raises(UserError, match=r"test\.jsonl: no row has a label: '-1' means no label"):
         load(train, write(tmp_path, [-1, -1], "test.jsonl", first=50))
     coded = write(tmp_path, [-1, 1] * 5, "coded.jsonl")
     assert load(coded, write(tmp_path, [-1], "dev.jsonl", first=50)).dev["dev"].labels == [0]  # type: ignore[union-attr]
@@ -197,9 +197,9 @@ def test_visible() -> None:
 @pytest.mark.parametrize(
     "header, said",
     [
-        ("text,Text,label", "'text', 'Text', which differ in case only: name the one to take with --set text_"),
+        ("text,Text,label", "'text', 'Text', which differ in case only; name the one to take with --set text_"),
         ("text,text\u200b,label", r"'text', 'text\u200b', which differ in invisible characters only"),
-        ("text,label,LABEL", "differ in case only: name the one to take with --set label_column="),
+        ("text,label,LABEL", "differ in case only; name the one to take with --set label_column="),
         ("premise,hypothesis,Hypothesis,label", "--set pair_column="),
         ("review,\uff32eview,label", "'review', 'Ｒeview', which look alike"),
     ],
@@ -291,7 +291,7 @@ def test_what_was_taken_is_said_and_recorded(tmp_path: Path) -> None:
         "reviews.csv: text 'Review' -> label 'stars', 8 classes: "
         "1 (1,200), 2 (80), 3 (7), 4 (6), 5 (5), 6 (4), 2 others (5)",
         "dev: 2 (2), 1 (1)",
-        "left out: 9 of 1,319 rows, as their label '-1' stands for none; if it is one, write a task file with all "
+        "left out: 9 of 1,319 rows, as their label '-1' means no label; if it is one, write a task file with all "
         "labels (docs/tasks.md)",
     ]
     assert describe(task, data) == {

@@ -114,7 +114,7 @@ def test_a_cache_that_cannot_be_written(archive: bytes, tmp_path: Path, monkeypa
     (tmp_path / movies.ARCHIVE).write_bytes(archive)
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("SMP_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"can't write the cache .* name another with SMP_CACHE_DIR"):
+    with pytest.raises(UserError, match=r"can't write .*movies: .*; name another cache with SMP_CACHE_DIR"):
         load_data(find_task("movies"), tmp_path)
 
 

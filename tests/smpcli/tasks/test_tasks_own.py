@@ -226,10 +226,10 @@ def test_a_data_folder_for_other_tasks_does_not_get_in_the_way(
         (["text,label", "a,1", "b,1", "c,1"], "every row has the label '1'"),
         (["text,label", "a,1", "b,", "c,0"], "my.csv, line 3: no label in 'label'"),
         (["text,label", "a,1", "  ,0", "c,0"], "my.csv, line 3: no text in 'text'"),
-        (["text,label", "a,0.5", "b,nan", "c,1"], "my.csv, line 3: the label 'nan' is no finite number"),
-        (["text,label", "a,0", "b,NaN", "c,1"], "my.csv, line 3: the label 'NaN' is no finite number"),
-        (["text,label", "a,0.5", "b,1", "c,-inf"], "my.csv, line 4: the label '-inf' is no finite number"),
-        (["text,label", "a,0.5", "b,1e39", "c,1"], "my.csv, line 3: the label '1e39' is no finite number"),
+        (["text,label", "a,0.5", "b,nan", "c,1"], "my.csv, line 3: the label 'nan' is not a finite number"),
+        (["text,label", "a,0", "b,NaN", "c,1"], "my.csv, line 3: the label 'NaN' is not a finite number"),
+        (["text,label", "a,0.5", "b,1", "c,-inf"], "my.csv, line 4: the label '-inf' is not a finite number"),
+        (["text,label", "a,0.5", "b,1e39", "c,1"], "my.csv, line 3: the label '1e39' is not a finite number"),
         (["text,label", "a,0.5", "b,0.5", "c,0.5"], "every row to train on has the label '0.5'"),
         (["text,label", "a,Pos", "b,pos", "c,neg"], "'Pos' and 'pos' differ in case only"),
         (["text,label", *(f"a{i},topic {i}" for i in range(60))], "60 different values in 60 rows"),
@@ -251,7 +251,7 @@ def test_bad_data_are_named(csv: Writer, lines: list[str], said: str) -> None:
         ({"text": None, "label": 1}, "line 2: no text in 'text'"),
         ({"text": 5, "label": 1}, "line 2: 'text' must be text, not int (5)"),
         ({"text": "b", "label": [1, 0]}, "line 2: the label in 'label' is a list"),
-        ({"text": "b", "label": float("nan")}, "line 2: the label 'nan' is no finite number"),
+        ({"text": "b", "label": float("nan")}, "line 2: the label 'nan' is not a finite number"),
     ],
 )
 def test_bad_rows_of_jsonl_are_named(tmp_path: Path, row: dict[str, object], said: str) -> None:
@@ -266,7 +266,7 @@ def test_bad_rows_of_jsonl_are_named(tmp_path: Path, row: dict[str, object], sai
 def test_a_regression_dev_label_that_is_no_number(csv: Writer) -> None:
     task = find_task(str(csv("text,label", "a,0.5", "b,1", "c,2.5")))
     dev = csv("text,label", "d,3.5", "e,good", name="dev.csv")
-    with pytest.raises(UserError, match=r"dev\.csv, line 3: the label 'good' is no finite number"):
+    with pytest.raises(UserError, match=r"dev\.csv, line 3: the label 'good' is not a finite number"):
         load_data(task, None, dev_file=dev)
 
 

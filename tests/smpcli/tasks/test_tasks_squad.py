@@ -155,7 +155,7 @@ def test_a_task_yaml_over_a_file(tmp_path: Path, original: Path) -> None:
         ("stride: 16\n", "", "kind span needs stride"),
         ("pair: context\n", "", "needs pair"),
         ("label: answers\n", "label: answers\nlabels: [a, b]\n", "leave out labels"),
-        ("[exact_match]", "[accuracy]", "'accuracy' is none for span; known: f1, exact_match"),
+        ("[exact_match]", "[accuracy]", "'accuracy' isn't one for span; known: f1, exact_match"),
         ("kind: span", "kind: regression", "kind span needs stride, and no other kind has one"),
         ("stride: 16\n", "stride: 16\nwords: {start: a}\n", "one word for each of ['end', 'start']"),
     ):
@@ -199,10 +199,10 @@ def test_files_of_another_format_are_refused(tmp_path: Path, content: Any, said:
         (asked(answers=[(0, " ")]), "an answer without text"),
         (asked(answers=[("0", "The")]), "answer_start must be a whole number, not '0'"),
         (asked(answers=[(0, 5)]), "an answer without text"),
-        (asked() | {"answers": []}, "no answer; questions without one (SQuAD 2.0)"),
+        (asked() | {"answers": []}, "no answer, and questions without one (SQuAD 2.0)"),
         (asked(question="  "), "no text in 'question'"),
         (asked(question=None), "no text in 'question'"),
-        (asked("q0"), "the id 'q0' is there more than once"),
+        (asked("q0"), "the id 'q0' appears more than once"),
         (asked(""), "no text in 'id'"),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_folder_of_other_files_is_not_guessed_at(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(tmp_path / f"{name}.json", (CONTEXT, [asked()]))
     with pytest.raises(
-        UserError, match=r"has no train-v1\.1\.json: --data-dir must name .*; it holds 'one\.json', 'two"
+        UserError, match=r"has no train-v1\.1\.json; it holds 'one\.json', 'two.*; --data-dir must name "
     ):
         load_data(find_task("squad"), tmp_path)
 
@@ -249,7 +249,7 @@ def test_the_real_questions() -> None:
     ("content", "message"),
     [
         ("[" * 100_000, "broken JSON"),
-        ('{"data": NaN}', "NaN is no number"),
+        ('{"data": NaN}', "NaN is not a number"),
         ('{"data": ' + "9" * 5000 + "}", "broken JSON"),
         ('{"data": "text"}', "isn't in SQuAD's format"),
         ('{"data": [{"paragraphs": [{"context": 3, "qas": [{}]}]}]}', "isn't in SQuAD's format"),

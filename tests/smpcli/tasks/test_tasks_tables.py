@@ -74,7 +74,7 @@ def test_jsonl_and_parquet_hold_the_same(tmp_path: Path) -> None:
         ("a.csv", 'text,label\n"a\nb",1\nb,1,x\n', "line 4: 3 columns found, 2 expected"),
         ("a.tsv", "text\tlabel\na\t1\n\nb\t0\n", "line 3: 1 column found, 2 expected"),
         ("a.tsv", "text\tlabel\na\tb\t1\n", "line 2: 3 columns found, 2 expected"),
-        ("a.csv", "text,label,text\na,1,b\n", "column 'text' is there more than once"),
+        ("a.csv", "text,label,text\na,1,b\n", "column 'text' appears more than once"),
         ("a.csv", 'text,label\nb,0\n"a,1\nc,1\n', "line 3: broken CSV"),
         ("a.csv", 'text,label\n"a" b,1\n', "line 2: broken CSV"),
         ("a.tsv", b"text\tlabel\nna\xefve\t1\n", "byte 0xef at offset 13 (line 2)"),
@@ -112,7 +112,7 @@ def test_a_parquet_without_rows_and_one_with_a_column_twice(tmp_path: Path) -> N
         read_table(path)
     twice = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
     pyarrow.parquet.write_table(twice, path)
-    with pytest.raises(UserError, match="'text' is there more than once"):
+    with pytest.raises(UserError, match="'text' appears more than once"):
         read_table(path)
 
 

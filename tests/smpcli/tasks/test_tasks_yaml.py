@@ -130,7 +130,7 @@ def test_own_yaml_with_a_folder_of_two_dev_sets(tmp_path: Path) -> None:
     }
     assert dry_run_sizes(task, tmp_path.parent) == (2, 3)
     assert dry_run_sizes(task, None) == (None, None)
-    with pytest.raises(UserError, match="needs --data-dir or SMP_DATA_DIR"):
+    with pytest.raises(UserError, match=r"has no data here; name a folder .* with --data-dir or SMP_DATA_DIR"):
         load_data(task, None)
 
 
@@ -138,25 +138,25 @@ def test_own_yaml_with_a_folder_of_two_dev_sets(tmp_path: Path) -> None:
     "changes, said",
     [
         ({"lables": []}, "unknown key in my.yaml: 'lables'; did you mean 'label"),
-        ({"title": None}, "my.yaml: title: this key is missing"),
+        ({"title": None}, "my.yaml: the key title is missing"),
         ({"kind": "ranking"}, "my.yaml: kind: "),
         ({"labels": ["a"]}, "labels must name at least two classes"),
         ({"labels": ["a", "a"]}, "each once"),
         ({"labels": None}, "labels must name at least two classes"),
-        ({"labels": [True, False]}, "my.yaml: labels.0: put it in quotes"),
-        ({"words": {"a": True, "b": "no"}}, "my.yaml: words.a: put it in quotes"),
-        ({"label_values": {0: "a", 1: "b"}}, "my.yaml: label_values.0: put it in quotes"),
+        ({"labels": [True, False]}, "my.yaml: labels.0: YAML takes Yes, No"),
+        ({"words": {"a": True, "b": "no"}}, "my.yaml: words.a: YAML takes Yes, No"),
+        ({"label_values": {0: "a", 1: "b"}}, "my.yaml: label_values.0: YAML takes Yes, No"),
         ({"words": {"a": "x"}}, "words must have one word for each of ['a', 'b']"),
         ({"words": {"a": "x", "b": "x"}}, "two labels have the same word"),
         ({"label_values": {"0": "c"}}, "'c' is not one of labels"),
         ({"metrics": []}, "my.yaml: metrics: "),
-        ({"metrics": ["bleu"]}, "'bleu' is none for classification; known: accuracy"),
+        ({"metrics": ["bleu"]}, "'bleu' isn't one for classification; known: accuracy"),
         ({"metrics": ["f1"], "labels": ["a", "b", "c"]}, "take macro_f1"),
         ({"kind": "regression"}, "leave out labels"),
-        ({"kind": "regression", "labels": None, "metrics": ["accuracy"]}, "'accuracy' is none for regression"),
+        ({"kind": "regression", "labels": None, "metrics": ["accuracy"]}, "'accuracy' isn't one for regression"),
         ({"pair": "text"}, "must be different columns"),
         ({"max_length": 0}, "my.yaml: max_length: "),
-        ({"source": None}, "my.yaml: source: this key is missing"),
+        ({"source": None}, "my.yaml: the key source is missing"),
         ({"source": {}}, "my.yaml: source: name one place"),
         ({"source": {"hub": "owner/x", "file": "y.csv"}}, "name one place"),
         ({"source": {"hub": "owner/x", "fodler": "y"}}, "'source.fodler'; did you mean 'folder'"),

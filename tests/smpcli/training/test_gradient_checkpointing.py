@@ -47,5 +47,5 @@ def test_a_model_that_cannot_is_refused(
     pico: Any, sentiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BertPreTrainedModel, "supports_gradient_checkpointing", False)
-    with pytest.raises(UserError, match="can't recompute activations: leave out gradient_checkpointing"):
+    with pytest.raises(UserError, match="can't recompute activations; leave out gradient_checkpointing"):
         trained(pico, sentiment, tmp_path, gradient_checkpointing=True)

@@ -390,7 +390,7 @@ def test_a_span_teacher_with_fewer_positions_is_refused(pico: Any, quiz: Path, t
     config = hf.AutoConfig.from_pretrained(pico("bert"), max_position_embeddings=24)
     hf.AutoModelForQuestionAnswering.from_config(config).save_pretrained(tmp_path / "teacher")
     hf.AutoTokenizer.from_pretrained(pico("bert")).save_pretrained(tmp_path / "teacher")
-    with pytest.raises(UserError, match=r"tokens, where the model takes 24: take a teacher with more positions"):
+    with pytest.raises(UserError, match=r"tokens, where the model takes 24; take a teacher with more positions"):
         prune(
             str(quiz), model=str(pico("bert")), max_length=40, stride=8, max_steps=1,
             teacher=str(tmp_path / "teacher"), output=tmp_path / "results",

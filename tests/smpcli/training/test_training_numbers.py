@@ -221,7 +221,7 @@ def test_what_was_taken_is_said_and_recorded(run: Any, tmp_path: Path, sentiment
         f"sentiment.csv: text 'text' -> label 'label', 2 classes: negative ({counts['negative']}), "
         f"positive ({counts['positive']})",
         "dev: positive (2), negative (1)",
-        f"left out: 1 of {len(sentiment.rows) + 4} rows, as their label '-1' stands for none; if it is one, write a "
+        f"left out: 1 of {len(sentiment.rows) + 4} rows, as their label '-1' means no label; if it is one, write a "
         "task file with all labels (docs/tasks.md)",
         "1 of 3 dev texts are trained on, too",
     ]
