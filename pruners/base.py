@@ -16,8 +16,11 @@ from torch import Tensor
 from pruners.errors import SettingError
 from pruners.masks.allocation import uniform_counts
 from pruners.masks.layer import LayerStatistics, MaskedLayer
-from pruners.masks.selection import top_k_mask
+from pruners.masks.stack import RowCounts, elementwise, highest, scores_of
 from pruners.schedule import cubic_decay, linear_decay
+
+#: Kept weights of each layer: a list, or where the host needn't know them a vector (layers,) int64 on their device.
+Counts = list[int] | Tensor
 
 
 def setting(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
@@ -88,6 +91,10 @@ class Pruner:
         """True when `start` needs the input statistics of a few batches."""
         return False
 
+    def stacks(self, layers: Sequence[MaskedLayer]) -> bool:
+        """Whether an accelerator may compute the layers of one size together (`pruners/masks/stack.py`)."""
+        return True
+
     def start(self, layer: MaskedLayer, statistics: LayerStatistics | None) -> Tensor | None:
         """First scores of a layer, shape (out, in), or None for a method that learns no scores."""
         return None
@@ -111,22 +118,25 @@ class Pruner:
 
     # -- one mask refresh --------------------------------------------------------------------------------
 
+    @elementwise
     def score(self, layer: MaskedLayer) -> Tensor:
         """What is ranked, shape (out, in): the learned scores, or |W| for a method without them."""
         return layer.score() if layer.scores is not None else layer.weight.detach().abs()
 
-    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> list[int]:
+    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> Counts:
         """Kept weights of each layer; they must sum to `kept`. Default: the same density everywhere."""
-        return uniform_counts([layer.weight.numel() for layer in layers], kept)
+        return uniform_counts([layer.size for layer in layers], kept)
 
-    def restrict(self, layers: Sequence[MaskedLayer], counts: list[int], density: float) -> list[int]:
+    def restrict(self, layers: Sequence[MaskedLayer], counts: Counts, density: float) -> Counts:
         """A last word on `counts`, between `allocate` and `select`; their sum must stay. Default: as they are."""
         return counts
 
-    def select(self, layer: MaskedLayer, kept: int) -> Tensor:
+    @elementwise
+    def select(self, layer: MaskedLayer, kept: int | RowCounts) -> Tensor:
         """The mask of a layer with exactly `kept` ones, bool (out, in). Default: the highest scores."""
-        return top_k_mask(self.score(layer), kept)
+        return highest(scores_of(self, layer), kept)
 
+    @elementwise
     def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
         """After `select`: the rows (0) or columns (1), by index, that training computes with for now; None: all.
 
@@ -137,6 +147,7 @@ class Pruner:
 
     # -- one training step -------------------------------------------------------------------------------
 
+    @elementwise
     def gates(self, layer: MaskedLayer) -> tuple[Tensor, Tensor] | None:
         """Gates z in [0, 1] that a method draws for this step, and their slope dz/dS, both (out, in).
 
@@ -147,6 +158,7 @@ class Pruner:
 
     # -- the gradient ------------------------------------------------------------------------------------
 
+    @elementwise
     def add_penalty_gradient(self, layer: MaskedLayer, gradient: Tensor, weight: float, layers: int) -> None:
         """Add `weight` times the penalty's gradient with respect to the layer's scores to `gradient` in place.
 

@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pruners.base import setting
-from pruners.masks.allocation import global_counts
+from pruners.base import Counts, setting
+from pruners.masks.counts import global_counts
 from pruners.masks.layer import MaskedLayer
+from pruners.masks.stack import elementwise
 from pruners.movement import Movement, MovementSettings
 from pruners.scored import structure_setting
 
@@ -48,13 +49,13 @@ class L0(Movement):
     paper = "https://arxiv.org/abs/1712.01312"
     Settings: ClassVar[type[MovementSettings]] = L0Settings
     settings: L0Settings
-    tau = 0.0
+    tau: float | Tensor = 0.0
 
-    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> list[int]:
-        scores = [self.score(layer) for layer in layers]
-        self.tau = _offset(scores, kept / sum(score.numel() for score in scores))
-        return global_counts(scores, kept)
+    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> Counts:
+        self.tau = _offset([self.score(layer) for layer in layers], kept / sum(layer.size for layer in layers))
+        return global_counts(self, layers, kept)
 
+    @elementwise
     def gates(self, layer: MaskedLayer) -> tuple[Tensor, Tensor]:
         """z = clamp(s (zeta - gamma) + gamma, 0, 1), s = sigmoid((logit u + log alpha) / beta), u uniform; and dz/dS
         (eq. 10, 11); both (out, in)."""
@@ -64,18 +65,19 @@ class L0(Movement):
         inside = (stretched > 0) & (stretched < 1)
         return stretched.clamp_(0, 1), s.mul_(1 - s).mul_((ZETA - GAMMA) / BETA).mul_(inside)
 
+    @elementwise
     def add_penalty_gradient(self, layer: MaskedLayer, gradient: Tensor, weight: float, layers: int) -> None:
         """R: mean over matrices of the mean of P(z > 0) (eq. 12), so dR/dS = p (1 - p) / (matrices * numel)."""
         p = (self.score(layer) - self.tau - SHIFT).sigmoid_()
-        value = weight / (layers * p.numel())
+        value = weight / (layers * layer.size)
         gradient.add_(p, alpha=value).addcmul_(p, p, value=-value)
 
     def report(self, layers: Sequence[MaskedLayer]) -> dict[str, float]:
         """tau: the offset of the scores that the run ended at; lambda: the penalty's final weight."""
-        return {"tau": self.tau, "lambda": self.settings.penalty}
+        return {"tau": float(self.tau), "lambda": self.settings.penalty}
 
 
-def _offset(scores: Sequence[Tensor], density: float) -> float:
+def _offset(scores: Sequence[Tensor], density: float) -> Tensor:
     """tau with mean P(z > 0) = density, by bisection over (at most SAMPLE, evenly spaced) scores."""
     step = max(1, sum(score.numel() for score in scores) // SAMPLE)
     sample = torch.cat([score.reshape(-1)[::step] for score in scores]).double()
@@ -83,7 +85,7 @@ def _offset(scores: Sequence[Tensor], density: float) -> float:
     low, high = sample.min() - 40, sample.max() + 40
     for _ in range(60):
         middle = (low + high) / 2
-        # As tensors, so that another device is waited for once.
+        # As tensors, so that no other device is waited for.
         too_many = (sample - middle - SHIFT).sigmoid().mean() > density
         low, high = torch.where(too_many, middle, low), torch.where(too_many, high, middle)
-    return float((low + high) / 2)
+    return (low + high) / 2

@@ -13,18 +13,16 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Barrier
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from pruners.base import Pruner
 from pruners.errors import PrunerError
 from pruners.masks.allocation import kept_weights
 from pruners.masks.layer import LayerStatistics, MaskedLayer
-from pruners.masks.selection import apply_mask, one_check
-
-if TYPE_CHECKING:
-    from pruners.base import Pruner
+from pruners.masks.selection import apply_mask
+from pruners.masks.stack import Stack, Stacks, is_elementwise, pieces, stacks_of
 
 
 def attach(pruner: Pruner, layers: Sequence[MaskedLayer], statistics: dict[str, LayerStatistics]) -> None:
@@ -46,31 +44,80 @@ def refresh(
     density: float,
     dtype: torch.dtype | None = None,
     narrow: bool = False,
-) -> None:
+) -> Tensor | None:
     """Choose every mask again, so that int(density * prunable) weights remain, and write W' into the modules.
 
     dtype: of W', where a training step computes in another than W's; it saves autocast the conversion.
-    narrow: leave out the rows and columns that the method has given up for now, so that the step costs less.
+    narrow: leave out the rows and columns that the method has given up for now, so that the step costs less; not done
+    where layers are stacked.
+    Raises ScoreError for a score that is NaN. Stacked layers wait for no answer of their device: there the sum of all
+    that is ranked comes back, a scalar, which is finite where all of it is.
     """
-    kept = kept_weights(density, sum(layer.weight.numel() for layer in layers))
+    stacks = stacks_of(layers)
+    kept = kept_weights(density, sum(layer.size for layer in layers))
     counts = pruner.restrict(layers, pruner.allocate(layers, kept), density)
-    if sum(counts) != kept:
+    if not isinstance(counts, Tensor) and sum(counts) != kept:
         raise PrunerError(f"method '{pruner.name}' allocates {sum(counts):,} weights where {kept:,} are to remain")
+    if stacks is not None:
+        return _refresh_stacks(pruner, stacks, counts, dtype)
 
     def choose(pair: tuple[MaskedLayer, int]) -> None:
         layer, count = pair
-        mask = pruner.select(layer, count)
-        # Our own selection is exact; a plugin's is counted.
-        if pruner.own_selection and (mask.dtype != torch.bool or int(mask.sum()) != count):
-            raise PrunerError(f"method '{pruner.name}' selects no bool mask of {count:,} ones for {layer.name}")
         layer.part = None if pruner.trains_weights else pruner.part(layer)
-        layer.set_mask(mask, dtype, narrow)
+        layer.set_mask(_selected(pruner, layer, count), dtype, narrow)
 
     pairs = zip(layers, counts, strict=True)
     # Selection on a CPU is numpy's, one thread a matrix; a plugin's may not be safe to run so.
     alone = pruner.own_selection or layers[0].weight.device.type != "cpu" or torch.get_num_threads() == 1
-    with one_check():
-        deque(map(choose, pairs) if alone else _threads(torch.get_num_threads()).map(choose, pairs), maxlen=0)
+    deque(map(choose, pairs) if alone else _threads(torch.get_num_threads()).map(choose, pairs), maxlen=0)
+    return None
+
+
+def _selected(pruner: Pruner, layer: MaskedLayer, count: int) -> Tensor:
+    mask = pruner.select(layer, count)
+    # Our own selection is exact; a plugin's is counted.
+    if pruner.own_selection and (mask.dtype != torch.bool or int(mask.sum()) != count):
+        raise PrunerError(f"method '{pruner.name}' selects no bool mask of {count:,} ones for {layer.name}")
+    return mask
+
+
+def _refresh_stacks(
+    pruner: Pruner, stacks: Stacks, counts: Sequence[int] | Tensor, dtype: torch.dtype | None
+) -> Tensor:
+    if is_elementwise(pruner, "select"):
+        for stack, own in zip(stacks.stacks, stacks.counts(counts), strict=True):
+            stack.mask.copy_(pruner.select(stack, own))
+    else:
+        known = counts.tolist() if isinstance(counts, Tensor) else counts
+        for layer, place in zip(stacks.layers, stacks.places, strict=True):
+            layer.mask.copy_(_selected(pruner, layer, known[place]))
+    for stack in stacks.stacks:
+        stack.part = None if pruner.trains_weights else _part(pruner, stack)
+    stacks.hold(dtype or stacks.weight.dtype)
+    return (stacks.weight if stacks.scores is None else stacks.scores).detach().sum()
+
+
+def _part(pruner: Pruner, stack: Stack) -> tuple[Tensor, int] | None:
+    """Which weights of a stack the loss tells something about, bool (n, size), and -1; None: all."""
+    if is_elementwise(pruner, "part"):
+        return pruner.part(stack)
+    reach = torch.ones_like(stack.mask)
+    for layer, row in zip(stack.layers, reach, strict=True):
+        part = pruner.part(layer)
+        if part is not None:
+            row = row.view(layer.weight.shape)
+            row.zero_().index_fill_(part[1], part[0], True)
+    return reach, -1
+
+
+def show_masks(layers: Sequence[MaskedLayer]) -> None:
+    """Write W' = W * M into the modules, whole and in W's type, as evaluation and export see it."""
+    stacks = stacks_of(layers)
+    if stacks is not None:
+        stacks.hold(stacks.weight.dtype)
+        return
+    for layer in layers:
+        layer.set_mask(layer.mask)
 
 
 @cache
@@ -92,10 +139,23 @@ def _alone() -> None:
 
 def draw_gates(pruner: Pruner, layers: Sequence[MaskedLayer]) -> None:
     """After a training step's refresh: for a method that draws gates z, write W' = W * z into the modules."""
-    for layer in layers:
-        layer.gates = pruner.gates(layer)
-        if layer.gates is not None:
-            torch.mul(layer.weight.detach(), layer.gates[0], out=layer.effective.data)
+    if type(pruner).gates is Pruner.gates:
+        return
+    for piece in pieces(layers):
+        piece.gates = pruner.gates(piece) if not isinstance(piece, Stack) else _stacked_gates(pruner, piece)
+        if piece.gates is not None:
+            torch.mul(piece.weight.detach(), piece.gates[0], out=piece.held)
+
+
+def _stacked_gates(pruner: Pruner, stack: Stack) -> tuple[Tensor, Tensor] | None:
+    if is_elementwise(pruner, "gates"):
+        return pruner.gates(stack)
+    drawn = [pruner.gates(layer) for layer in stack.layers]
+    found = [gates for gates in drawn if gates is not None]
+    if len(found) < len(drawn):
+        return None
+    z, slope = (torch.stack([gates[i].reshape(-1) for gates in found]) for i in (0, 1))
+    return z, slope
 
 
 def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weight: float) -> None:
@@ -105,19 +165,22 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
     dL/dW = dL/dW' * M for methods that train weights. Drawn gates z take M's place, and dz/dS joins dL/dS.
     The loss reaches no score outside a layer's `part`.
     """
+    stacks = stacks_of(layers)
+    if stacks is not None:
+        _straight_through_stacks(pruner, layers, stacks, penalty_weight)
+        return
     for layer in layers:
         gradient = layer.effective.grad
         if gradient is None:
             continue
         layer.effective.grad = None
         gradient = gradient.to(layer.weight.dtype)
-        trains_weight = isinstance(layer.weight, nn.Parameter)
         if layer.scores is not None:
             weight = layer.weight.detach()
             if layer.part is not None:
                 moved = _of_part(gradient, weight, *layer.part)
             else:
-                moved = gradient * weight if trains_weight else gradient.mul_(weight)
+                moved = gradient * weight if layer.trains_weight else gradient.mul_(weight)
             if layer.gates is not None:
                 moved *= layer.gates[1]
             if penalty_weight:
@@ -126,12 +189,48 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
             if layer.row is not None and layer.column is not None:
                 layer.row.grad = moved.sum(1, keepdim=True)
                 layer.column.grad = moved.sum(0, keepdim=True)
-        if trains_weight:
+        if layer.trains_weight:
             if layer.gates is None:
                 apply_mask(gradient, layer.mask, out=gradient)
             else:
                 gradient *= layer.gates[0]
             layer.weight.grad = gradient
+
+
+def _straight_through_stacks(
+    pruner: Pruner, layers: Sequence[MaskedLayer], stacks: Stacks, penalty_weight: float
+) -> None:
+    gradient = stacks.take_gradient()
+    if gradient is None:
+        return
+    if stacks.scores is not None:
+        weight = stacks.weight.detach()
+        moved = gradient * weight if stacks.trains_weights else gradient.mul_(weight)
+        for stack, own in zip(stacks.stacks, stacks.by_size(moved), strict=True):
+            if stack.part is not None:
+                own *= stack.part[0]
+            if stack.gates is not None:
+                own *= stack.gates[1]
+            if penalty_weight and is_elementwise(pruner, "add_penalty_gradient"):
+                pruner.add_penalty_gradient(stack, own, penalty_weight, len(layers))
+            elif penalty_weight:
+                for layer, row in zip(stack.layers, own, strict=True):
+                    pruner.add_penalty_gradient(layer, row.view(layer.weight.shape), penalty_weight, len(layers))
+        stacks.scores.grad = moved
+        if stacks.row is not None and stacks.column is not None:
+            stacks.row.grad, stacks.column.grad = torch.empty_like(stacks.row), torch.empty_like(stacks.column)
+            factors = stacks.factors(stacks.row.grad, stacks.column.grad)
+            for own, (row, column) in zip(stacks.by_shape(moved), factors, strict=True):
+                torch.sum(own, 2, keepdim=True, out=row)
+                torch.sum(own, 1, keepdim=True, out=column)
+    if stacks.trains_weights:
+        gates = [stack.gates for stack in stacks.stacks]
+        if all(one is None for one in gates):
+            gradient *= stacks.mask
+        for drawn, own in zip(gates, stacks.by_size(gradient), strict=True):
+            if drawn is not None:
+                own *= drawn[0]
+        stacks.weight.grad = gradient
 
 
 def _of_part(gradient: Tensor, weight: Tensor, indices: Tensor, axis: int) -> Tensor:
@@ -145,6 +244,15 @@ def _of_part(gradient: Tensor, weight: Tensor, indices: Tensor, axis: int) -> Te
 @torch.no_grad()
 def fold_factors(layers: Sequence[MaskedLayer]) -> None:
     """After an optimiser step: add what rows and columns gained to every score of theirs."""
+    stacks = stacks_of(layers)
+    if stacks is not None:
+        if stacks.scores is not None and stacks.row is not None and stacks.column is not None:
+            factors = stacks.factors(stacks.row, stacks.column)
+            for scores, (row, column) in zip(stacks.by_shape(stacks.scores), factors, strict=True):
+                scores.add_(row).add_(column)
+            stacks.row.zero_()
+            stacks.column.zero_()
+        return
     for layer in layers:
         if layer.scores is not None and layer.row is not None and layer.column is not None:
             # r_i 1 + 1 c_j as one product: a single pass over S.

@@ -10,9 +10,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pruners.base import Pruner, PrunerSettings, setting
+from pruners.base import Counts, Pruner, PrunerSettings, setting
 from pruners.errors import PrunerError, SettingError
+from pruners.masks.allocation import kept_weights
 from pruners.masks.layer import LayerStatistics, MaskedLayer
+from pruners.masks.stack import RowCounts, elementwise, pieces, scores_of, stacks_of
+from pruners.masks.stacked_channels import StackedChannels, blocks_alike
 from pruners.masks.structure import Channels, has_channels
 from pruners.schedule import cubic_rise
 
@@ -62,7 +65,7 @@ class ScoredPruner(Pruner):
 
     def __init__(self, settings: PrunerSettings | None = None) -> None:
         super().__init__(settings)
-        self.channels: Channels | None = None
+        self.channels: Channels | StackedChannels | None = None
         self.final_density = 1.0
 
     @property
@@ -105,7 +108,11 @@ class ScoredPruner(Pruner):
                 f"give at least structure={final_density:g}, or a higher sparsity",
             )
 
-    def restrict(self, layers: Sequence[MaskedLayer], counts: list[int], density: float) -> list[int]:
+    def stacks(self, layers: Sequence[MaskedLayer]) -> bool:
+        structured = self.settings.structure != 1 and has_channels(layers)
+        return not structured or blocks_alike(layers)
+
+    def restrict(self, layers: Sequence[MaskedLayer], counts: Counts, density: float) -> Counts:
         """With `structure`, the fraction of channels falls from 1 to its limit as the density falls to its end."""
         final, limit = self.final_density, self.limit
         if 1 in (limit, final):
@@ -113,16 +120,26 @@ class ScoredPruner(Pruner):
         if self.channels is None:
             if self.settings.structure == "auto" and not has_channels(layers):
                 return counts
-            self.channels = Channels(layers)
-        left = (density - final) / (1 - final)
-        scores = [self.score(layer) for layer in layers]
-        return self.channels.restrict(layers, scores, counts, limit + (1 - limit) * left)
+            stacks = stacks_of(layers)
+            self.channels = Channels(layers) if stacks is None else StackedChannels(layers, stacks)
+        fraction = limit + (1 - limit) * (density - final) / (1 - final)
+        scores = [scores_of(self, piece) for piece in pieces(layers)]
+        if isinstance(self.channels, StackedChannels):
+            kept = kept_weights(density, sum(layer.size for layer in layers))
+            return self.channels.restrict(scores, counts, kept, fraction)
+        assert isinstance(counts, list), "as layers aren't stacked"
+        return self.channels.restrict(layers, scores, counts, fraction)
 
-    def select(self, layer: MaskedLayer, kept: int) -> Tensor:
-        if self.channels is None:
-            return super().select(layer, kept)
-        return self.channels.select(layer, self.score(layer), kept)
+    @elementwise
+    def select(self, layer: MaskedLayer, kept: int | RowCounts) -> Tensor:
+        scores = scores_of(self, layer)
+        if isinstance(self.channels, StackedChannels) and isinstance(kept, RowCounts):
+            return self.channels.select(layer, scores, kept)
+        if isinstance(self.channels, Channels) and isinstance(kept, int):
+            return self.channels.select(layer, scores, kept)
+        return super().select(layer, kept)
 
+    @elementwise
     def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:
         """The channels that may keep weights."""
         # Masks or gates of a method's own may reach beyond the channels.
@@ -133,7 +150,8 @@ class ScoredPruner(Pruner):
         settings = self.settings
         return cubic_rise(progress, settings.penalty, settings.penalty_start, settings.penalty_end)
 
+    @elementwise
     def add_penalty_gradient(self, layer: MaskedLayer, gradient: Tensor, weight: float, layers: int) -> None:
         """R(S) = mean over matrices of mean sigmoid(S), so dR/dS = s (1 - s) / (matrices * numel), s = sigmoid(S)."""
         s = layer.score().sigmoid()
-        gradient.add_(s.addcmul_(s, s, value=-1), alpha=weight / (layers * s.numel()))
+        gradient.add_(s.addcmul_(s, s, value=-1), alpha=weight / (layers * layer.size))

@@ -8,9 +8,11 @@ from typing import Literal
 
 import torch
 
-from pruners.base import setting
-from pruners.masks.allocation import global_counts, proportional_counts
+from pruners.base import Counts, setting
+from pruners.masks.allocation import proportional_counts
+from pruners.masks.counts import KindShares, global_counts
 from pruners.masks.layer import MaskedLayer
+from pruners.masks.stack import pieces, scores_of, stacks_of
 from pruners.scored import ScoredPruner, ScoredSettings, structure_setting
 
 
@@ -42,16 +44,27 @@ class SMP(ScoredPruner):
     paper = "https://arxiv.org/abs/2210.06210"
     Settings = SMPSettings
     settings: SMPSettings
+    _shares: KindShares | None = None
 
-    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> list[int]:
+    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> Counts:
         if self.settings.allocation == "L":
             return super().allocate(layers, kept)
         if self.settings.allocation == "G":
-            return global_counts([self.score(layer) for layer in layers], kept)
+            return global_counts(self, layers, kept)
         # eq. 4: r_l = mean sigmoid(S_l / p) says how much of its kind's budget layer l gets.
         p = self.settings.temperature
-        scores = (self.score(layer) for layer in layers)
-        importance = torch.stack([(score if p == 1 else score / p).sigmoid().mean() for score in scores])
+        stacks = stacks_of(layers)
+        scores = (scores_of(self, piece) for piece in pieces(layers))
+        shares = ((score if p == 1 else score / p).sigmoid() for score in scores)
+        if stacks is None:
+            importance = torch.stack([share.mean() for share in shares])
+        else:
+            importance = torch.cat([share.mean(1) for share in shares])
+            if self._shares is None:
+                self._shares = KindShares([layer.kind for layer in layers], [layer.size for layer in layers], stacks)
+            if self._shares.uniform:
+                return self._shares.counts(importance, kept)
+            importance = importance.index_select(0, stacks.order)
         return proportional_counts(
-            importance.tolist(), [layer.kind for layer in layers], [layer.weight.numel() for layer in layers], kept
+            importance.tolist(), [layer.kind for layer in layers], [layer.size for layer in layers], kept
         )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pruners.base import setting
-from pruners.masks.allocation import global_counts
+from pruners.base import Counts, setting
+from pruners.masks.counts import global_counts
 from pruners.masks.layer import MaskedLayer
 from pruners.movement import Movement, MovementSettings
 
@@ -31,8 +31,8 @@ class SoftMovement(Movement):
     Settings = SoftMovementSettings
     settings: SoftMovementSettings
 
-    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> list[int]:
-        return global_counts([self.score(layer) for layer in layers], kept)
+    def allocate(self, layers: Sequence[MaskedLayer], kept: int) -> Counts:
+        return global_counts(self, layers, kept)
 
     def report(self, layers: Sequence[MaskedLayer]) -> dict[str, float]:
         """tau: the lowest sigmoid(S) that is kept; lambda: the penalty's final weight.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,11 @@ class MaskedLayer:
         self.module = module
         # The loaded tensor itself; W' gets memory of its own when the first mask is set.
         self.weight: Tensor = module.weight.detach()  # type: ignore[operator]
+        #: Weights of one matrix, whether (out, in) or, in a `Stack`, a row.
+        self.size = self.weight.numel()
+        self.trains_weight = False
+        #: The `Stacks` that this layer's tensors are views of, on an accelerator (`pruners/masks/stack.py`).
+        self.stacks: Any = None
         self.mask = torch.ones_like(self.weight, dtype=torch.bool)
         #: All of the module's bias, which holds but a part of it in a narrow step.
         self.bias: Tensor | None = None
@@ -45,14 +51,19 @@ class MaskedLayer:
         self.narrows = False
         #: Drawn gates and their slope, where the method draws any (`Pruner.gates`).
         self.gates: tuple[Tensor, Tensor] | None = None
-        self.scores: nn.Parameter | None = None
-        self.row: nn.Parameter | None = None
-        self.column: nn.Parameter | None = None
+        self.scores: Tensor | None = None
+        self.row: Tensor | None = None
+        self.column: Tensor | None = None
 
     @property
     def effective(self) -> nn.Parameter:
         """The module's own parameter, which holds W' = W * M."""
         return self.module.weight  # type: ignore[return-value]
+
+    @property
+    def held(self) -> Tensor:
+        """The memory of W', (out, in), without a gradient's memory of it."""
+        return self.effective.detach()
 
     def learn_scores(self, start: Tensor, factored: bool) -> None:
         """Attach trainable scores that begin at `start` (out, in); row and column scores begin at 0."""
@@ -65,6 +76,7 @@ class MaskedLayer:
     def learn_weight(self) -> None:
         """Make W itself a trained parameter."""
         self.weight = nn.Parameter(self.weight)
+        self.trains_weight = True
 
     def score(self) -> Tensor:
         """The learned scores as they are ranked, shape (out, in), detached; ValueError when none are learned."""
@@ -73,15 +85,20 @@ class MaskedLayer:
         return self.scores.detach()
 
     def score_parameters(self) -> list[nn.Parameter]:
-        return [part for part in (self.scores, self.row, self.column) if part is not None]
+        """What an optimiser trains of it; nothing of a view, whose stack is trained (`stack.score_parameters`)."""
+        return [part for part in (self.scores, self.row, self.column) if isinstance(part, nn.Parameter)]
 
     def set_mask(self, mask: Tensor, dtype: torch.dtype | None = None, narrow: bool = False) -> None:
         """Use `mask` from now on: W' = W * M is written into the module, in `dtype` (default: that of W).
 
         narrow: only `part` of W', and of the bias; what computes with them must take fewer rows or columns.
         """
-        self.mask = mask
         dtype = dtype or self.weight.dtype
+        if self.stacks is not None:
+            self.mask.copy_(mask)
+            self.stacks.hold(dtype)
+            return
+        self.mask = mask
         weight, rows = self.weight.detach(), None
         if narrow and self.part is not None:
             indices, axis = self.part

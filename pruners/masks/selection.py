@@ -5,18 +5,13 @@ Partitioning is O(n) where the sort that other implementations use is O(n log n)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pruners.errors import ScoreError
-
-# Whether scores on another device than the CPU were NaN: answers that nobody has waited for yet.
-_unasked: ContextVar[list[Tensor] | None] = ContextVar("_unasked", default=None)
 
 
 def top_k_mask(scores: Tensor, k: int) -> Tensor:
@@ -31,7 +26,7 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     scores = scores.detach()
     mask = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
     if k in (0, n):
-        _refuse_nan_later(torch.isnan(scores).any())
+        _refuse_nan(bool(torch.isnan(scores).any()))
         return mask.fill_(k == n)
     if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
         _top_k_numpy(scores.contiguous().view(-1).numpy(), k, mask.view(-1).numpy())
@@ -68,38 +63,39 @@ def _top_k_numpy(scores: np.ndarray, k: int, mask: np.ndarray) -> None:
 
 
 def _top_k_torch(scores: Tensor, k: int, mask: Tensor) -> None:
-    """The same on any device, without a round trip to the host but for the check of NaN."""
+    """The same on any device; the host waits once, for the check of NaN."""
     # A NaN counts as the highest of all, so it is among the k, and their minimum is NaN.
     threshold = torch.topk(scores, k, sorted=False).values.min()
-    _refuse_nan_later(threshold.isnan())
+    _refuse_nan(bool(threshold.isnan()))
     above = scores > threshold
     equal = scores == threshold
     missing = k - above.sum()
     torch.logical_or(above, equal & (equal.cumsum(0) <= missing), out=mask)
 
 
-@contextmanager
-def one_check() -> Iterator[None]:
-    """Within it `top_k_mask` doesn't wait for another device to say whether a score is NaN; its end does, once.
+def kth_highest(rows: Tensor, counts: Tensor, least: int, most: int) -> Tensor:
+    """Of each row the counts[i]-th highest number, (n,); infinity where that is 0, NaN where a number is NaN.
 
-    Raises ScoreError there.
+    rows: (n, size), floating point; counts: (n,) int64, all within least..most, which the host knows: so one unsorted
+    top-k serves all rows, each filled up with numbers above and below all others. Nothing is waited for.
     """
-    flags: list[Tensor] = []
-    token = _unasked.set(flags)
-    try:
-        yield
-    finally:
-        _unasked.reset(token)
-    if flags:
-        _refuse_nan(bool(torch.stack(flags).any()))
+    if most > least:
+        filler = torch.arange(most - least, device=rows.device) < (most - counts)[:, None]
+        rows = torch.cat([rows, torch.where(filler, math.inf, -math.inf).to(rows.dtype)], 1)
+    elif most == 0:
+        return rows.new_full((len(rows),), math.inf)
+    return rows.topk(most, sorted=False).values.amin(1)
 
 
-def _refuse_nan_later(found: Tensor) -> None:
-    flags = _unasked.get()
-    if flags is None:
-        _refuse_nan(bool(found))
-    else:
-        flags.append(found)
+def top_k_rows(rows: Tensor, counts: Tensor, least: int, most: int) -> Tensor:
+    """The mask of the counts[i] highest numbers of each row, as `top_k_mask` has it a row at a time, bool (n, size).
+
+    Arguments as of `kth_highest`. Of a row with a NaN nothing is kept: whoever needs to know asks the numbers.
+    """
+    threshold = kth_highest(rows, counts, least, most)[:, None]
+    above, equal = rows > threshold, rows == threshold
+    missing = counts[:, None] - above.sum(1, keepdim=True)
+    return above.logical_or_(equal.logical_and_(equal.cumsum(1, dtype=torch.int32) <= missing))
 
 
 def _refuse_nan(found: bool) -> None:

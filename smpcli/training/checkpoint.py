@@ -7,6 +7,7 @@ go on from. What lies there may be a stranger's: shapes, types and names are che
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from smpcli.errors import Interrupted, Invalid, UserError, one_line
 from smpcli.files import cannot_write, write_json
 from smpcli.runs.maskfile import pack, read_described, write_described
-from smpcli.training.health import refuse_infinite
+from smpcli.training.health import Health, refuse_infinite
 from smpcli.training.interruption import Interruption, Stopped
 from smpcli.training.processes import largest
 from smpcli.training.progress import Position, Watch
@@ -181,15 +182,17 @@ class Checkpoints(Watch):
         self.last: tuple[int, Path] | None = (saved.about.step, saved.path) if saved else None
         self._best: tuple[float, str] | None = None
         self._state: State | None = None
+        self._health: Health | None = None
         self._selected: Best | None = None
         self._written = time.monotonic()
 
-    def attach(self, state: State, best: Best | None = None) -> None:
+    def attach(self, state: State, health: Health, best: Best | None = None) -> None:
         """What is to be saved; where the run is resumed, it becomes what was saved.
 
+        health: asked before anything is saved.
         best: what a run with `select: best` has chosen so far.
         """
-        self._state, self._selected = state, best
+        self._state, self._health, self._selected = state, health, best
         if self.saved is None:
             return
         if best is not None:
@@ -243,7 +246,9 @@ class Checkpoints(Watch):
 
     def _save(self, position: Position) -> None:
         """Write the checkpoint, then the index that names it, then remove what the index no longer names."""
-        assert self._state is not None
+        assert self._state is not None and self._health is not None
+        self._health.read()
+        position = dataclasses.replace(position, loss=self._health.loss)
         states = random_tensors(self.accelerator)
         if not self.accelerator.is_main_process:
             return

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pruners.errors import ScoreError
-from pruners.masking import draw_gates, fold_factors, refresh, straight_through
+from pruners.masking import draw_gates, fold_factors, refresh, show_masks, straight_through
 from pruners.masks.layer import MaskedLayer
+from pruners.masks.stack import score_parameters
 from smpcli.device import training_context
 from smpcli.encoding.batches import MicroBatch
 from smpcli.evaluation.evaluate import Evaluation
@@ -76,7 +77,7 @@ class Training:
         self.precision = precision
         self.max_grad_norm = max_grad_norm
         self.health = Health(accelerator.device)
-        self.scores = [part for layer in layers for part in layer.score_parameters()]
+        self.scores = score_parameters(layers)
         self._trained = [*weights, *self.scores]
         self._alone = accelerator.num_processes == 1
         # Gradients that processes exchange stay in full precision.
@@ -88,13 +89,15 @@ class Training:
         return self.pruner.density(step / self.steps, self.final_density) if self.layers else FULL
 
     def step(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
-        """Train on one batch; `health` knows its loss.
+        """Train on one batch; `health` knows its loss. On an accelerator nothing is waited for.
 
         W' = W * M(S) (eq. 2), dL/dW' from the model's own backward pass, dL/dS = dL/dW' * W (eq. 3), AdamW.
-        Raises TrainingDiverged when the loss, the gradient's norm or a score is NaN or infinite.
+        Raises TrainingDiverged when the loss, the gradient's norm or a score is NaN or infinite; on an accelerator
+        when `health` is asked next.
         """
+        ranked = None
         if self.layers:
-            self.choose_masks(step, self._dtype, narrow=self._alone)
+            ranked = self.choose_masks(step, self._dtype, narrow=self._alone)
             with drawing_alike(self.accelerator):
                 draw_gates(self.pruner, self.layers)
         loss = self._backward(micro_batches)
@@ -105,21 +108,22 @@ class Training:
         fold_factors(self.layers)
         self.optimizer.zero_grad()
         # Of several processes each has a part of the batch.
-        self.health.note(step, self.accelerator.reduce(loss, "mean"), norm)
+        self.health.note(step, self.accelerator.reduce(loss, "mean"), norm, ranked)
 
     def finish(self) -> None:
         """Leave the model pruned to the final density."""
+        self.health.read()
         if self.layers:
             refuse_infinite(self.scores, self.steps - 1)
             self.choose_masks(self.steps)
 
-    def choose_masks(self, step: int, dtype: torch.dtype | None = None, narrow: bool = False) -> None:
+    def choose_masks(self, step: int, dtype: torch.dtype | None = None, narrow: bool = False) -> Tensor | None:
         """The masks of the scores as they are, at the density of `step`; `steps` of them: the final one.
 
-        dtype, narrow: as in `pruners.masking.refresh`.
+        dtype, narrow, and what is returned: as in `pruners.masking.refresh`.
         """
         try:
-            refresh(self.pruner, self.layers, self.density(step), dtype, narrow=narrow)
+            return refresh(self.pruner, self.layers, self.density(step), dtype, narrow=narrow)
         except ScoreError as error:
             raise TrainingDiverged(min(step, self.steps - 1), str(error)) from error
 
@@ -127,16 +131,18 @@ class Training:
         """Add up the gradients of a batch's mean loss, micro-batch by micro-batch; returns that loss, a scalar."""
         accelerator = self.accelerator
         examples = sum(len(labels) for _, labels in micro_batches)
-        total = torch.zeros((), device=accelerator.device)
+        total: Tensor | None = None
         for inputs, labels in micro_batches:
             # Several processes exchange gradients once a batch.
             last = labels is micro_batches[-1][1]
             with nullcontext() if last else accelerator.no_sync(self.model):
                 with training_context(self.precision, accelerator.device):
                     logits = self.model(**inputs)
-                loss = self.objective(inputs, logits.float(), labels) * (len(labels) / examples)
+                loss = self.objective(inputs, logits.float(), labels)
+                loss = loss if len(labels) == examples else loss * (len(labels) / examples)
                 accelerator.backward(loss)
-            total += loss.detach()
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None, "a batch has examples"
         return total
 
 
@@ -146,6 +152,7 @@ def train(
     *,
     evaluate: Callable[[], Evaluation],
     evaluate_after: Set[int] = frozenset(),
+    read_every: int = 1,
     on_step: Callable[[Step], None] = lambda step: None,
     watch: Watch | None = None,
     best: Best | None = None,
@@ -153,6 +160,7 @@ def train(
     """Train to the last step and leave the model pruned to its final density.
 
     evaluate_after: numbers of done steps (below `steps`) after which to evaluate; the end is always evaluated.
+    read_every: after so many steps an accelerator is asked for the loss, and whether all is well; a CPU always is.
     best: end as the model of the best evaluation at the final density; None: as the last.
     Raises TrainingDiverged when the loss, the gradient or a score is NaN or infinite.
     """
@@ -168,14 +176,15 @@ def train(
 
     def finish_step(done: int, density: float) -> None:
         metrics: dict[str, float] = {}
+        if done in evaluate_after or done % read_every == 0:
+            training.health.read()
         if done in evaluate_after:
             candidate = best if _is_final(density, training.final_density) or not layers else None
             if candidate is not None and layers:
                 # As at the end: masks of the scores after the step. The schedule is asked, as in every step.
                 training.choose_masks(done - 1)
             # W' is that of before the optimiser's step, or holds drawn gates, in the step's precision.
-            for layer in layers:
-                layer.set_mask(layer.mask)
+            show_masks(layers)
             with watch.evaluating(position(done, density, evaluated=False)):
                 metrics = evaluate().metrics
             history.append((done, metrics))

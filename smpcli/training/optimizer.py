@@ -10,6 +10,7 @@ from torch import nn
 
 from pruners.base import Pruner
 from pruners.masks.layer import MaskedLayer
+from pruners.masks.stack import score_parameters, weight_parameters
 from smpcli.modeling.heads import TaskModel
 
 
@@ -27,7 +28,7 @@ def trained_weights(pruner: Pruner, model: TaskModel, layers: Sequence[MaskedLay
         parameter.requires_grad_(trains)
         if trains:
             weights.append(parameter)
-    return weights + [layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter)]
+    return weights + weight_parameters(layers)
 
 
 def make_optimizer(
@@ -38,12 +39,14 @@ def make_optimizer(
     A group's "peak" is the rate that `set_rates` takes a fraction of.
     """
     settings = pruner.settings
-    scores = [part for layer in layers for part in layer.score_parameters()]
-    flat = [weight for weight in weights if weight.ndim <= 1]
+    scores = score_parameters(layers)
+    matrices = {id(weight) for weight in weight_parameters(layers)}
+    # Stacked matrices are flat, too.
+    flat = [weight for weight in weights if weight.ndim <= 1 and id(weight) not in matrices]
     groups: list[dict[str, Any]] = [
         {"params": scores, "peak": getattr(settings, "scores_lr", 0.0), "weight_decay": 0.0},
         {
-            "params": [weight for weight in weights if weight.ndim > 1],
+            "params": [weight for weight in weights if weight.ndim > 1 or id(weight) in matrices],
             "peak": settings.weights_lr,
             "weight_decay": settings.weight_decay,
         },

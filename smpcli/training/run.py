@@ -180,7 +180,7 @@ def _carry_out(
             saved=saved,
         )
         progress.phase("training")
-        summary = session.train(on_step, checkpoints)
+        summary = session.train(on_step, checkpoints, read_every=every)
         if summary.best is not None:
             chosen = f"dev chose the model after step {summary.best.step:,} of {session.steps:,}"
             _note(progress, f"{chosen}, the best of {summary.best.among} evaluations at the final density")
@@ -230,10 +230,11 @@ def _note_blind_metrics(settings: Settings, data: TaskData, progress: RunObserve
 
 def _check_disk(session: Session, output: Path, progress: RunObserver) -> None:
     """Say what the run will write at most; refuse where that doesn't fit."""
+    from pruners.masks.stack import score_parameters
     from smpcli.text import human_bytes
 
     trained = sum(weight.numel() for weight in session.weights)
-    scores = sum(part.numel() for layer in session.layers for part in layer.score_parameters())
+    scores = sum(part.numel() for part in score_parameters(session.layers))
     weights = trained if session.pruner.trains_weights else 0
     settings = session.settings
     best = settings.run.select == "best"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pruners.base import Pruner
 from pruners.masking import attach
 from pruners.masks.layer import LayerStatistics, MaskedLayer
+from pruners.masks.stack import stack_layers
 from pruners.masks.trial import confirm_narrow
 from smpcli.encoding.batches import (
     Encoded,
@@ -132,17 +133,19 @@ class Session:
         # The loader has divided the batches itself; Accelerate would make them more, not smaller.
         return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True)
 
-    def train(self, on_step: Callable[[Step], None], checkpoints: Checkpoints | None = None) -> Summary:
+    def train(
+        self, on_step: Callable[[Step], None], checkpoints: Checkpoints | None = None, read_every: int = 1
+    ) -> Summary:
         """Run the loop from its start, or where `checkpoints` say; then the model has exactly the density asked for.
 
-        Raises TrainingDiverged, with the step's examples and the last checkpoint.
+        read_every: as in `train`. Raises TrainingDiverged, with the step's examples and the last checkpoint.
         """
         settings = self.settings
         training = self.training()
         state = self.state(training.optimizer)
         best = Best(state, self.pruner, settings.task.metric) if settings.run.select == "best" else None
         if checkpoints is not None:
-            checkpoints.attach(state, best)
+            checkpoints.attach(state, training.health, best)
         order = training_order(settings, self.train_set, checkpoints.start.step if checkpoints is not None else 0)
         evaluations = settings.run.evaluations
         try:
@@ -151,6 +154,7 @@ class Session:
                 self.batches(order),
                 evaluate=self.evaluate,
                 evaluate_after={self.steps * part // evaluations for part in range(1, evaluations)} - {0},
+                read_every=read_every,
                 on_step=on_step,
                 watch=checkpoints,
                 best=best,
@@ -200,8 +204,12 @@ def assemble(
     dev: dict[str, Encoded],
     accelerator: Accelerator,
     special_tokens: list[str] | None = None,
+    stacked: bool | None = None,
 ) -> Session:
-    """The same from tokenised data, without a teacher."""
+    """The same from tokenised data, without a teacher.
+
+    stacked: compute matrices of one size together, as an accelerator does (None: where there is one).
+    """
     task, device = settings.task, accelerator.device
     model = build_model(settings.run.spec, task, labels, tokenizer).to(device)
     read_alike(model, tokenizer, special_tokens)
@@ -227,6 +235,10 @@ def assemble(
     _check_reached(layers, compute, model.config.model_type)
     if layers and not pruner.trains_weights and getattr(pruner.settings, "structure", 1.0) != 1:
         confirm_narrow(layers, compute)
+    if (device.type != "cpu" if stacked is None else stacked) and pruner.stacks(layers):
+        stack_layers(layers)
+        # W lies elsewhere now.
+        weights = trained_weights(pruner, model, layers)
     return Session(
         settings=settings,
         accelerator=accelerator,

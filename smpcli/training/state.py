@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from pruners.masks.layer import MaskedLayer
+from pruners.masks.stack import stacks_of
 from smpcli.errors import UserError, one_line
 from smpcli.training.processes import everyones
 from smpcli.training.progress import Position
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-FORMAT, VERSION = "smp-checkpoint", 2
+FORMAT, VERSION = "smp-checkpoint", 3
 
 
 class BestAbout(BaseModel):
@@ -99,7 +100,7 @@ class State:
     def weights(self) -> dict[str, Tensor]:
         """Trained weights and the head, by names that hold for the same run in another process."""
         found = {f"model.{name}": tensor for name, tensor in self.parameters.items()}
-        trained = [layer for layer in self.layers if isinstance(layer.weight, nn.Parameter)]
+        trained = [layer for layer in self.layers if layer.trains_weight]
         return found | {f"layer.{layer.name}.weight": layer.weight for layer in trained}
 
     def trained(self) -> dict[str, Tensor]:
@@ -115,12 +116,36 @@ class State:
         numbers = sum(tensor.numel() * tensor.element_size() for tensor in self.trained().values())
         return 3 * numbers + 2 * sum(layer.mask.numel() for layer in self.layers) // 8
 
+    def _parts(self) -> list[list[tuple[str, torch.Size]]]:
+        """What each parameter of the optimiser holds, by the names of `trained`: itself, or all that is stacked.
+
+        So a checkpoint says the same of a run wherever that computes.
+        """
+        trained = self.trained()
+        names = {id(tensor): name for name, tensor in trained.items()}
+        stacks = stacks_of(self.layers)
+        found = []
+        for parameter in (parameter for group in self.optimizer.param_groups for parameter in group["params"]):
+            if id(parameter) in names:
+                found.append([(names[id(parameter)], parameter.shape)])
+                continue
+            assert stacks is not None, "what is trained has a name"
+            part = stacks.name_of(parameter)
+            inside = [f"layer.{layer.name}.{part}" for layer in stacks.layers]
+            found.append([(name, trained[name].shape) for name in inside])
+        return found
+
     def tensors(self) -> dict[str, Tensor]:
         """All that a checkpoint holds as tensors, but for random states."""
         found = self.trained()
-        for index, values in self.optimizer.state_dict()["state"].items():
-            for key, value in values.items():
-                found[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+        state = self.optimizer.state_dict()["state"]
+        for index, parts in enumerate(self._parts()):
+            for key, value in state.get(index, {}).items():
+                split = torch.as_tensor(value)
+                sizes = [math.prod(shape) for _, shape in parts]
+                shares = torch.split(split.reshape(-1), sizes) if split.ndim else [split] * len(parts)
+                for (name, shape), share in zip(parts, shares, strict=True):
+                    found[f"optimizer.{key}.{name}"] = share.view(shape) if split.ndim else share
         # The library stores each memory once: a copy, contiguous and on the CPU.
         return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 
@@ -129,8 +154,7 @@ class State:
         """Become what was saved, but for random states. Raises `UserError`, with nothing changed, for a misfit."""
         trained = self.trained()
         groups = self.optimizer.state_dict()["param_groups"]
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        moments: dict[int, dict[str, Tensor]] = {}
+        moments: dict[str, dict[str, Tensor]] = {}
 
         def misfit(name: str) -> NoReturn:
             raise UserError(f"damaged checkpoint {saved.path}: '{name}' doesn't fit this run")
@@ -138,13 +162,11 @@ class State:
         for name, tensor in saved.tensors.items():
             kind, _, rest = name.partition(".")
             if kind == "optimizer":
-                index, _, key = rest.partition(".")
-                if not index.isdecimal() or not int(index) < len(parameters) or not key:
+                key, _, of = rest.partition(".")
+                like = trained.get(of)
+                if like is None or tensor.shape not in (like.shape, torch.Size()) or not tensor.is_floating_point():
                     misfit(name)
-                like = parameters[int(index)]
-                if tensor.shape not in (like.shape, torch.Size()) or not tensor.is_floating_point():
-                    misfit(name)
-                moments.setdefault(int(index), {})[key] = tensor.clone()
+                moments.setdefault(of, {})[key] = tensor
             elif kind != "random":
                 target = trained.get(name)
                 if target is None or target.shape != tensor.shape or target.dtype != tensor.dtype:
@@ -155,14 +177,26 @@ class State:
         for kind, masks in (("masks", saved.masks), ("earlier masks", saved.earlier or saved.masks)):
             if {name: mask.shape for name, mask in masks.items()} != wanted:
                 misfit(kind)
-        keys = {frozenset(values) for values in moments.values()}
-        if len(keys) > 1 or (saved.about.step and len(moments) != len(parameters)):
+        keys = {frozenset((key, value.ndim > 0) for key, value in values.items()) for values in moments.values()}
+        parts = self._parts()
+        if len(keys) > 1 or len(moments) != (sum(map(len, parts)) if saved.about.step else 0):
             misfit("optimizer")
         for name, target in trained.items():
             target.copy_(saved.tensors[name])
         for layer in self.layers:
             layer.set_mask(saved.masks[layer.name].to(self.device))
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        state = {index: _joined([moments[name] for name, _ in own]) for index, own in enumerate(parts) if moments}
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """AdamW's state of one parameter: that of its only part, or all parts' numbers in a row, at the step of all."""
+    if len(parts) == 1:
+        return {key: value.clone() for key, value in parts[0].items()}
+    return {
+        key: torch.cat([part[key].reshape(-1) for part in parts]) if value.ndim else value.clone()
+        for key, value in parts[0].items()
+    }
 
 
 def numpy_state() -> tuple[Any, ...]:

@@ -253,7 +253,7 @@ def _safetensors() -> dict[str, bytes]:
     state = numpy_state()
     packed, shapes = pack({f"{kind}:{name}": mask for kind in ("mask", "earlier") for name, mask in masks.items()})
     about = {
-        **{"format": "smp-checkpoint", "version": 2, "shapes": shapes, "settings": {"seed": 0}, "data": "d"},
+        **{"format": "smp-checkpoint", "version": 3, "shapes": shapes, "settings": {"seed": 0}, "data": "d"},
         **{"base": "b", "step": 3, "density": 0.5, "loss": None, "seconds": 1.0, "evaluated": True},
         **{"history": [[2, {"accuracy": 0.5}]], "rows": [[["step", 1]]], "python_random": [1] * 625},
         **{"python_gauss": None, "numpy_random": [1, 0, 0.0]},
