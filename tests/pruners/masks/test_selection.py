@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from pruners.errors import ScoreError
 from pruners.masks.selection import _top_k_torch, top_k_mask
 
 # Few different values: ties everywhere, both zeros, infinities, the smallest and largest numbers of float32.
