@@ -19,7 +19,7 @@ from pruners.masks.layer import LayerStatistics, MaskedLayer
 from pruners.masks.stack import RowCounts, elementwise, highest, scores_of
 from pruners.schedule import cubic_decay, linear_decay
 
-#: Kept weights of each layer: a list, or where the host needn't know them a vector (layers,) int64 on their device.
+#: Kept weights of each layer: a list, or where the host needn't know them a vector (layers,) float64 on their device.
 Counts = list[int] | Tensor
 
 

@@ -86,7 +86,9 @@ def _refresh_stacks(
 ) -> Tensor:
     if is_elementwise(pruner, "select"):
         for stack, own in zip(stacks.stacks, stacks.counts(counts), strict=True):
-            stack.mask.copy_(pruner.select(stack, own))
+            chosen = pruner.select(stack, own)
+            if chosen is not stack.mask:
+                stack.mask.copy_(chosen)
     else:
         known = counts.tolist() if isinstance(counts, Tensor) else counts
         for layer, place in zip(stacks.layers, stacks.places, strict=True):
@@ -217,10 +219,10 @@ def _straight_through_stacks(
                 for layer, row in zip(stack.layers, own, strict=True):
                     pruner.add_penalty_gradient(layer, row.view(layer.weight.shape), penalty_weight, len(layers))
         stacks.scores.grad = moved
-        if stacks.row is not None and stacks.column is not None:
-            stacks.row.grad, stacks.column.grad = torch.empty_like(stacks.row), torch.empty_like(stacks.column)
-            factors = stacks.factors(stacks.row.grad, stacks.column.grad)
-            for own, (row, column) in zip(stacks.by_shape(moved), factors, strict=True):
+        if stacks.factors is not None:
+            stacks.factors.grad = torch.empty_like(stacks.factors)
+            parts = stacks.split_factors(stacks.factors.grad)
+            for own, (row, column) in zip(stacks.by_shape(moved), parts, strict=True):
                 torch.sum(own, 2, keepdim=True, out=row)
                 torch.sum(own, 1, keepdim=True, out=column)
     if stacks.trains_weights:
@@ -246,12 +248,11 @@ def fold_factors(layers: Sequence[MaskedLayer]) -> None:
     """After an optimiser step: add what rows and columns gained to every score of theirs."""
     stacks = stacks_of(layers)
     if stacks is not None:
-        if stacks.scores is not None and stacks.row is not None and stacks.column is not None:
-            factors = stacks.factors(stacks.row, stacks.column)
-            for scores, (row, column) in zip(stacks.by_shape(stacks.scores), factors, strict=True):
+        if stacks.scores is not None and stacks.factors is not None:
+            parts = stacks.split_factors(stacks.factors)
+            for scores, (row, column) in zip(stacks.by_shape(stacks.scores), parts, strict=True):
                 scores.add_(row).add_(column)
-            stacks.row.zero_()
-            stacks.column.zero_()
+            stacks.factors.zero_()
         return
     for layer in layers:
         if layer.scores is not None and layer.row is not None and layer.column is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from smpcli.bench.infer import Report
+    from smpcli.bench.operations import Operations
     from smpcli.bench.train import Timed
     from smpcli.comparison.compare import Comparison
     from smpcli.dry_run import Plan
@@ -239,6 +240,30 @@ def bench_train(
 
     case = Case(model or "minilm", batch_size, length, precision, device, sparsity, dict(settings or {}), threads)
     return time_methods(methods or list(METHODS), case, rounds, memory, on_round or (lambda done: None))
+
+
+def bench_operations(
+    methods: list[str] | None = None,
+    *,
+    model: str | None = None,
+    batch_size: int = 32,
+    length: int = 32,
+    sparsity: float = 0.9,
+    precision: str = "auto",
+    device: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+) -> list[Operations]:
+    """What a step launches on an accelerator beside the model's own passes, counted on any machine.
+
+    Arguments as of `bench_train`. Raises UserError for bad input.
+    """
+    _quietly()
+    from pruners.methods import METHODS
+    from smpcli.bench.operations import count_operations
+    from smpcli.bench.train import Case
+
+    case = Case(model or "minilm", batch_size, length, precision, device, sparsity, dict(settings or {}))
+    return count_operations(methods or list(METHODS), case)
 
 
 def sweep(

@@ -19,18 +19,17 @@ from pruners.masks.stack import Stacks, pieces, scores_of, stacks_of
 TINY = 1e-300
 
 
-def round_to_total(shares: Tensor, capacity: Tensor, total: int) -> Tensor:
-    """Whole numbers near `shares`, none above its capacity, that sum to `total` (largest remainders first).
+def round_to_total(shares: Tensor, total: int, places: Tensor) -> Tensor:
+    """Whole numbers near `shares` that sum to `total` (largest remainders first), none above the share rounded up.
 
-    shares: (n,) float64, which sum to `total` but for rounding; capacity: (n,) float64, no share is above its own.
-    Returns (n,) int64.
-    Ties go to the lower index. Where a share is NaN, some numbers within the capacities.
+    shares: (n,) float64, which sum to `total` but for rounding; places: 0, 1, … n - 1, float64. Ties go to the lower
+    index. Returns (n,) float64.
     """
     whole = shares.floor()
     order = (whole - shares).sort(stable=True).indices
-    # Those next in line get one more: a full share has no remainder, so it comes last and gets none.
-    extra = torch.arange(len(shares), device=shares.device) < total - whole.sum()
-    return whole.index_add_(0, order, extra.to(whole.dtype)).clamp_(min=0).minimum(capacity).long()
+    # Those next in line get one more: a share without a remainder comes last and gets none.
+    extra = torch.lt(places, total - whole.sum(), out=torch.empty_like(whole))
+    return whole.index_add_(0, order, extra)
 
 
 class KindShares:
@@ -53,32 +52,36 @@ class KindShares:
         self.gather = torch.tensor([order[i] for i in place], device=device)
         self.back = torch.tensor([place.index(i) for i in range(len(kinds))], device=device)
         self.size = torch.tensor(self.sizes, dtype=torch.float64, device=device)[:, None]
-        self.capacity = torch.tensor(sizes, dtype=torch.float64, device=device)
+        self.places = torch.arange(len(kinds), dtype=torch.float64, device=device)
 
     def counts(self, importance: Tensor, kept: int) -> Tensor:
-        """Kept weights of each layer, in the layers' order; `importance` in the order of the stacks' rows.
+        """Kept weights of each layer, (layers,) float64; `importance` in the order of the stacks' rows.
 
         Clamping densities at 1 is water-filling. With the m most important layers of a kind full, the others have
         density r * (left - m) / sum(r of the others), in layers' worth of weights; the level (left - m) / sum that
         clamping ends at is the highest over m, as it rises while the next layer is above 1 and falls from there.
+        A NaN or infinite importance becomes an arbitrary number, so that all counts stay within their capacities.
         """
-        r = importance.index_select(0, self.gather).double().view(-1, self.layers).clamp_(min=TINY)
+        r = importance.index_select(0, self.gather).double().nan_to_num_(1.0, 1.0).clamp_(min=TINY)
+        r = r.view(-1, self.layers)
         density = kept / self.total
-        left = [[density * self.layers - full for full in reversed(range(self.layers))] for _ in self.sizes[:1]]
+        left = [density * self.layers - full for full in reversed(range(self.layers))]
         others = r.sort(1).values.cumsum(1)
         level = torch.tensor(left, dtype=torch.float64, device=r.device).div(others).amax(1, keepdim=True)
         shares = (r * level).clamp_(max=1) * self.size
-        return round_to_total(shares.view(-1).index_select(0, self.back), self.capacity, kept)
+        return round_to_total(shares.view(-1).index_select(0, self.back), kept, self.places)
 
 
-def fit(counts: Tensor, capacity: Tensor, kept: int) -> Tensor:
-    """`counts`, which sum to `kept`, none above its capacity; what doesn't fit is spread over others' room."""
-    capacity = capacity.double()
-    fitted = torch.minimum(counts.double(), capacity)
+def fit(counts: Tensor, capacity: Tensor, kept: int, places: Tensor) -> Tensor:
+    """`counts`, which sum to `kept`, none above its capacity; what doesn't fit is spread over others' room.
+
+    All (layers,) float64; places: 0, 1, … layers - 1.
+    """
+    fitted = torch.minimum(counts, capacity)
     room = capacity - fitted
     # With no room at all nothing is left over either.
-    shares = fitted + (kept - fitted.sum()) * room / room.sum().clamp_(min=1)
-    return round_to_total(shares, capacity, kept)
+    shares = fitted.addcdiv(room * (kept - fitted.sum()), room.sum().clamp_(min=1))
+    return round_to_total(shares, kept, places)
 
 
 def global_counts(method: Any, layers: Sequence[MaskedLayer], kept: int) -> list[int] | Tensor:
@@ -91,9 +94,9 @@ def global_counts(method: Any, layers: Sequence[MaskedLayer], kept: int) -> list
     if stacks is None:
         return allocation.global_counts(scores, kept)
     if kept == 0:
-        return torch.zeros(len(layers), dtype=torch.int64, device=stacks.device)
+        return torch.zeros(len(layers), dtype=torch.float64, device=stacks.device)
     threshold = torch.cat([rows.reshape(-1) for rows in scores]).topk(kept, sorted=False).values.amin()
     above = stacks.in_layers_order([(rows > threshold).sum(1) for rows in scores])
     equal = stacks.in_layers_order([(rows == threshold).sum(1) for rows in scores])
     before = equal.cumsum(0) - equal
-    return above + (kept - above.sum() - before).clamp_(min=0).minimum(equal)
+    return (above + (kept - above.sum() - before).clamp_(min=0).minimum(equal)).double()

@@ -73,29 +73,53 @@ def _top_k_torch(scores: Tensor, k: int, mask: Tensor) -> None:
     torch.logical_or(above, equal & (equal.cumsum(0) <= missing), out=mask)
 
 
-def kth_highest(rows: Tensor, counts: Tensor, least: int, most: int) -> Tensor:
-    """Of each row the counts[i]-th highest number, (n,); infinity where that is 0, NaN where a number is NaN.
+class RowTopK:
+    """The highest numbers of each row of a stack (n, size), so many of each row as a vector on the device says.
 
-    rows: (n, size), floating point; counts: (n,) int64, all within least..most, which the host knows: so one unsorted
-    top-k serves all rows, each filled up with numbers above and below all others. Nothing is waited for.
+    One unsorted top-k serves all rows: each is filled up with numbers above and below all others, as many above as it
+    is to keep fewer than the row that keeps the most. Nothing is waited for, and the memory for it is kept.
     """
-    if most > least:
-        filler = torch.arange(most - least, device=rows.device) < (most - counts)[:, None]
-        rows = torch.cat([rows, torch.where(filler, math.inf, -math.inf).to(rows.dtype)], 1)
-    elif most == 0:
-        return rows.new_full((len(rows),), math.inf)
-    return rows.topk(most, sorted=False).values.amin(1)
 
+    def __init__(self, n: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.shape = n, size
+        self.highest = torch.tensor(math.inf, dtype=dtype, device=device)
+        self.lowest = torch.tensor(-math.inf, dtype=dtype, device=device)
+        self.places = torch.arange(size, device=device)
 
-def top_k_rows(rows: Tensor, counts: Tensor, least: int, most: int) -> Tensor:
-    """The mask of the counts[i] highest numbers of each row, as `top_k_mask` has it a row at a time, bool (n, size).
+    def mask(
+        self,
+        rows: Tensor,
+        kept: Tensor,
+        fewer: Tensor,
+        least: int,
+        most: int,
+        inside: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """As `top_k_mask` has it, a row at a time: of equal numbers the first stay. Bool (n, size), in `out`.
 
-    Arguments as of `kth_highest`. Of a row with a NaN nothing is kept: whoever needs to know asks the numbers.
-    """
-    threshold = kth_highest(rows, counts, least, most)[:, None]
-    above, equal = rows > threshold, rows == threshold
-    missing = counts[:, None] - above.sum(1, keepdim=True)
-    return above.logical_or_(equal.logical_and_(equal.cumsum(1, dtype=torch.int32) <= missing))
+        rows: (n, size); kept, fewer: (n,), whole numbers of any type. Row i keeps kept[i] = most - fewer[i], which is
+        within least..most. inside: bool (n, size), what may be kept at all, as many in each row as it keeps or more.
+        Of a row with a NaN nothing is kept: whoever needs to know asks the numbers.
+        """
+        n, size = self.shape
+        fill = most - least
+        filled = rows.new_empty(n, size + fill) if fill or inside is not None else rows
+        own = filled[:, :size]
+        if inside is not None:
+            torch.where(inside, rows, self.lowest, out=own)
+        elif fill:
+            own.copy_(rows)
+        if fill:
+            higher = self.places[:fill] < fewer[:, None]
+            torch.where(higher, self.highest, self.lowest, out=filled[:, size:])
+        if most == 0:
+            return torch.zeros_like(rows, dtype=torch.bool) if out is None else out.zero_()
+        threshold = filled.topk(most, sorted=False).values.amin(1, keepdim=True)
+        above, equal = own > threshold, own == threshold
+        # Of those at the threshold so many stay, in the order of their index.
+        missing = kept[:, None] - above.sum(1, keepdim=True)
+        return torch.logical_or(above, equal.logical_and_(equal.cumsum(1, dtype=torch.int32) <= missing), out=out)
 
 
 def _refuse_nan(found: bool) -> None:

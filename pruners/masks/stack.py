@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pruners.masks.layer import MaskedLayer
-from pruners.masks.selection import top_k_mask, top_k_rows
+from pruners.masks.selection import RowTopK, top_k_mask
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -37,11 +37,18 @@ def is_elementwise(method: Any, hook: str) -> bool:
 
 @dataclass(frozen=True)
 class RowCounts:
-    """How many of each row of a stack are kept, (n,) int64; the host knows the least and the most that it can be."""
+    """How many of each row of a stack are kept: values[i] = most - fewer[i], within least..most; both (n,)."""
 
     values: Tensor
+    fewer: Tensor
     least: int
     most: int
+    rule: RowTopK
+    out: Tensor
+
+    def highest(self, scores: Tensor, inside: Tensor | None = None) -> Tensor:
+        """The mask of so many highest scores (n, size), of those `inside` alone, in the stack's own memory."""
+        return self.rule.mask(scores, self.values, self.fewer, self.least, self.most, inside, self.out)
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class Stack(MaskedLayer):
         self.size = first.size
         self.gates: tuple[Tensor, Tensor] | None = None
         self.scores = self.row = self.column = None
+        self.rule: RowTopK
         shapes = [layer.weight.shape for layer in layers]
         ends, self.shapes = 0, []
         for (out, inputs), members in groupby(shapes):
@@ -105,8 +113,8 @@ class Stacks:
         self.stacks = [Stack(list(members)) for _, members in groupby(self.layers, lambda layer: layer.size)]
         self.effective: Tensor | None = None
         self.scores: nn.Parameter | None = None
-        self.row: nn.Parameter | None = None
-        self.column: nn.Parameter | None = None
+        # Row scores of all layers, then column scores.
+        self.factors: nn.Parameter | None = None
         self.trains_weights = self.layers[0].trains_weight
         flat = _flat([layer.weight.detach() for layer in self.layers])
         self.weight: Tensor = nn.Parameter(flat) if self.trains_weights else flat
@@ -117,11 +125,16 @@ class Stacks:
             self.scores = nn.Parameter(_flat([layer.score() for layer in self.layers]))
             self._bind("scores", self.scores.detach())
         if self.layers[0].row is not None:
-            sizes = [[layer.weight.shape[axis] for layer in self.layers] for axis in (0, 1)]
-            self.row, self.column = (nn.Parameter(flat.new_zeros(sum(of))) for of in sizes)
-            rows, columns = torch.split(self.row.detach(), sizes[0]), torch.split(self.column.detach(), sizes[1])
-            for layer, row, column in zip(self.layers, rows, columns, strict=True):
+            sizes = [layer.weight.shape[axis] for axis in (0, 1) for layer in self.layers]
+            self.factors = nn.Parameter(flat.new_zeros(sum(sizes)))
+            parts = torch.split(self.factors.detach(), sizes)
+            for layer, row, column in zip(self.layers, parts, parts[len(self.layers) :], strict=False):
                 layer.row, layer.column = row.view(-1, 1), column.view(1, -1)
+        rows = [(len(stack.layers), stack.size) for stack in self.stacks]
+        for stack, shape in zip(self.stacks, rows, strict=True):
+            stack.rule = RowTopK(*shape, flat.dtype, self.device)
+        sizes = [size for count, size in rows for _ in range(count)]
+        self.sizes = torch.tensor(sizes, dtype=torch.float64, device=self.device)
         self.hold(flat.dtype)
         for layer in self.layers:
             layer.stacks = self
@@ -135,11 +148,14 @@ class Stacks:
 
     def parameters(self) -> list[nn.Parameter]:
         """The trained scores."""
-        return [part for part in (self.scores, self.row, self.column) if part is not None]
+        return [part for part in (self.scores, self.factors) if part is not None]
 
-    def name_of(self, parameter: Tensor) -> str:
-        """What a trained parameter holds of each layer: "weight", "scores", "row" or "column"."""
-        return next(name for name in ("weight", "scores", "row", "column") if getattr(self, name) is parameter)
+    def inside(self, parameter: Tensor) -> list[tuple[MaskedLayer, str]]:
+        """What a trained parameter holds, in a row: each layer's "weight", "scores", "row" or "column"."""
+        if parameter is self.factors:
+            return [(layer, part) for part in ("row", "column") for layer in self.layers]
+        part = "scores" if parameter is self.scores else "weight"
+        return [(layer, part) for layer in self.layers]
 
     def hold(self, dtype: torch.dtype) -> None:
         """Have memory for W' of this type, W' * M in it, and every module see its part."""
@@ -164,7 +180,7 @@ class Stacks:
         ]
         for parameter in parameters:
             parameter.grad = None
-        return torch.cat(parts).to(self.weight.dtype)
+        return torch.cat(parts, out=torch.empty_like(self.weight.detach()))
 
     def by_size(self, flat: Tensor) -> list[Tensor]:
         """Flat memory of all weights as (n, size) of each stack."""
@@ -176,40 +192,36 @@ class Stacks:
         parts = zip(self.stacks, self.by_size(flat), strict=True)
         return [shape.of(part) for stack, part in parts for shape in stack.shapes]
 
-    def factors(self, row: Tensor, column: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def split_factors(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Flat memory of all row and column scores as (n', out, 1) and (n', 1, in) of each shape."""
         shapes = [shape for stack in self.stacks for shape in stack.shapes]
-        rows = torch.split(row, [(shape.last - shape.first) * shape.out for shape in shapes])
-        columns = torch.split(column, [(shape.last - shape.first) * shape.inputs for shape in shapes])
+        sizes = [(shape.last - shape.first) * shape.out for shape in shapes]
+        sizes += [(shape.last - shape.first) * shape.inputs for shape in shapes]
+        parts = torch.split(flat, sizes)
         return [
-            (one.view(-1, shape.out, 1), other.view(-1, 1, shape.inputs))
-            for shape, one, other in zip(shapes, rows, columns, strict=True)
+            (row.view(-1, shape.out, 1), column.view(-1, 1, shape.inputs))
+            for shape, row, column in zip(shapes, parts, parts[len(shapes) :], strict=False)
         ]
 
     def in_layers_order(self, of_stacks: Sequence[Tensor]) -> Tensor:
         """A number for each row of each stack, as one vector in the order of the layers."""
         return torch.cat(list(of_stacks)).index_select(0, self.order)
 
-    def in_rows_order(self, of_layers: Tensor) -> tuple[Tensor, ...]:
-        """The other way round."""
-        found: tuple[Tensor, ...] = torch.split(
-            of_layers.index_select(0, self.rows), [len(stack.layers) for stack in self.stacks]
-        )
-        return found
-
     def counts(self, of_layers: Sequence[int] | Tensor) -> list[RowCounts]:
-        """How many weights each layer keeps, by stack."""
+        """How many weights each layer keeps, (layers,), by stack."""
+        lengths = [len(stack.layers) for stack in self.stacks]
         if isinstance(of_layers, Tensor):
-            parts = self.in_rows_order(of_layers)
-            return [RowCounts(part, 0, stack.size) for stack, part in zip(self.stacks, parts, strict=True)]
-        known = [of_layers[place] for place in self.places]
-        values = torch.tensor(known, device=self.device)
-        found, first = [], 0
-        for stack in self.stacks:
-            last = first + len(stack.layers)
-            found.append(RowCounts(values[first:last], min(known[first:last]), max(known[first:last])))
-            first = last
-        return found
+            bounds = [(0, stack.size) for stack in self.stacks]
+            values = of_layers.index_select(0, self.rows)
+            fewer = self.sizes - values
+        else:
+            known = iter([of_layers[place] for place in self.places])
+            kept = [[next(known) for _ in range(length)] for length in lengths]
+            bounds = [(min(of), max(of)) for of in kept]
+            both = [[count for of in kept for count in of], [max(of) - count for of in kept for count in of]]
+            values, fewer = torch.tensor(both, device=self.device)
+        parts = zip(self.stacks, torch.split(values, lengths), torch.split(fewer, lengths), bounds, strict=True)
+        return [RowCounts(own, less, *bound, stack.rule, stack.mask) for stack, own, less, bound in parts]
 
 
 def stack_layers(layers: Sequence[MaskedLayer]) -> None:
@@ -239,7 +251,7 @@ def scores_of(method: Any, piece: MaskedLayer) -> Tensor:
 def highest(scores: Tensor, kept: int | RowCounts) -> Tensor:
     """The mask of the `kept` highest scores, of each row where they are a stack's; bool of the same shape."""
     if isinstance(kept, RowCounts):
-        return top_k_rows(scores, kept.values, kept.least, kept.most)
+        return kept.highest(scores)
     return top_k_mask(scores, kept)
 
 

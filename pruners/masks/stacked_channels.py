@@ -13,7 +13,6 @@ from torch import Tensor
 from pruners.masks.allocation import SAMPLE_STRIDE
 from pruners.masks.counts import fit
 from pruners.masks.layer import MaskedLayer
-from pruners.masks.selection import top_k_rows
 from pruners.masks.stack import RowCounts, Stacks
 from pruners.masks.structure import SAMPLED_FROM, find_channels
 
@@ -110,37 +109,46 @@ class StackedChannels:
         self.cost_of_head = per_head[0] + per_head[2]
         costs = ([self.cost_of_head] * heads + [1] * run_of[4].channels) * self.blocks
         self.costs, self.total = torch.tensor(costs, device=device), sum(costs)
-        # Weights of a layer in each unit that is alive, and which number counts these: heads of all blocks, neurons.
+        # Weights of a layer in each unit that is alive, and which number counts these: a block's heads, its neurons.
         width, unit_of = [0] * len(sizes), [0] * len(sizes)
         for block, of_block in enumerate(sides):
             for role, index in enumerate(of_block):
                 run = run_of[role]
                 across = run.inputs if run.axis == 0 else run.out
                 width[index] = across if run.neurons else across * per_head[role]
-                unit_of[index] = self.blocks + block if run.neurons else block
-        self.width, self.unit_of = torch.tensor(width, device=device), torch.tensor(unit_of, device=device)
+                unit_of[index] = 2 * block + run.neurons
+        self.width = torch.tensor(width, dtype=torch.float64, device=device)
+        self.unit_of = torch.tensor(unit_of, device=device)
+        self.parts = torch.zeros(heads + run_of[4].channels, 2, dtype=torch.float64, device=device)
+        self.parts[:heads, 0] = self.parts[heads:, 1] = 1
+        self.in_head = per_head[0] if per_head[0] == per_head[2] else None
+        self.one = torch.ones((), dtype=torch.float64, device=device)
+        self.places = torch.arange(len(layers), dtype=torch.float64, device=device)
         self.alive_of = [torch.ones_like(stack.mask) for stack in stacks.stacks]
 
     def restrict(
         self, scores: Sequence[Tensor], counts: Sequence[int] | Tensor, kept: int, fraction: float
     ) -> Tensor:
         """As `Channels.restrict`. scores: (n, size) of each stack; counts: of each layer, `kept` in all; fraction: of
-        channels, at most so many keep weights. Returns (layers,) int64."""
+        channels, at most so many keep weights. Returns (layers,) float64."""
         if not isinstance(counts, Tensor):
-            counts = torch.tensor(counts, device=self.stacks.device)
+            counts = torch.tensor(counts, dtype=torch.float64, device=self.stacks.device)
         budget, needed = int(fraction * self.total), math.ceil(kept * self.total / self.prunable)
         alive = self._afford(self._missed(scores, counts), max(budget, needed), needed).view(self.blocks, -1)
         heads, neurons = alive[:, : self.heads], alive[:, self.heads :]
-        units = torch.cat([heads.sum(1), neurons.sum(1)])
+        of_heads = heads.repeat_interleave(self.in_head, 1) if self.in_head else None
         for run in self.runs:
-            channels = neurons if run.neurons else heads.repeat_interleave(run.channels // self.heads, 1)
+            channels = neurons if run.neurons else of_heads
+            if channels is None:
+                channels = heads.repeat_interleave(run.channels // self.heads, 1)
             run.of(self.alive_of).copy_(channels[:, :, None] if run.axis == 0 else channels[:, None, :])
-        return fit(counts, units.index_select(0, self.unit_of) * self.width, kept)
+        # Heads and neurons that are alive in each block.
+        units = alive.double() @ self.parts
+        return fit(counts, units.view(-1).index_select(0, self.unit_of) * self.width, kept, self.places)
 
     def select(self, stack: MaskedLayer, scores: Tensor, kept: RowCounts) -> Tensor:
         """The mask of the highest scores in the chosen channels of each row, bool (n, size)."""
-        inside = torch.where(self._alive_in(stack), scores, -math.inf)
-        return top_k_rows(inside, kept.values, kept.least, kept.most)
+        return kept.highest(scores, self._alive_in(stack))
 
     def part(self, stack: MaskedLayer) -> tuple[Tensor, int] | None:
         """Which weights the loss tells something about, bool (n, size), and -1; None: all.
@@ -157,16 +165,14 @@ class StackedChannels:
 
     def _missed(self, scores: Sequence[Tensor], counts: Tensor) -> Tensor:
         """What each unit would be missed for, (units of all blocks,), a block's heads before its neurons."""
-        wanted = counts.index_select(0, self.stacks.rows).double()
-        places = self.sampled - torch.minimum((wanted / self.stride).round_().clamp_(min=1), self.sampled)
-        empty, sizes = wanted == 0, [len(stack.layers) for stack in self.stacks.stacks]
+        wanted = counts.index_select(0, self.stacks.rows).div_(self.stride).round_()
+        places = (self.sampled - wanted.clamp_(self.one, self.sampled)).long()
         excess = []
-        for stack, stride, place, none in zip(
-            scores, self.strides, torch.split(places.long(), sizes), torch.split(empty, sizes), strict=True
+        for rows, stride, place in zip(
+            scores, self.strides, torch.split(places, [len(rows) for rows in scores]), strict=True
         ):
-            sample = stack[:, ::stride].sort(1).values
-            threshold = sample.gather(1, place[:, None]).masked_fill_(none[:, None], math.inf)
-            excess.append((stack - threshold).clamp_(min=0))
+            threshold = rows[:, ::stride].sort(1).values.gather(1, place[:, None])
+            excess.append((rows - threshold).clamp_(min=0))
         of: dict[int, Tensor] = {}
         for run in self.runs:
             sums = run.of(excess).sum(3 - run.axis)

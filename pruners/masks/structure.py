@@ -177,8 +177,6 @@ def _missed(pair: Shared, scores: Sequence[Tensor], counts: Sequence[int]) -> Te
 
 def _excess(scores: Tensor, kept: int, axis: int) -> Tensor:
     """What scores exceed the threshold by, summed over each row (axis 0) or column (axis 1)."""
-    if not kept:
-        return scores.new_zeros(scores.shape[axis])
     return (scores - _threshold(scores.reshape(-1), kept)).clamp_(min=0).sum(1 - axis)
 
 

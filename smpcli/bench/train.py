@@ -59,11 +59,12 @@ class Timed:
     peak_memory: int
 
 
-class _Contestant:
-    """One method, its model and optimiser, ready to train some more steps."""
+class Contestant:
+    """One method, its model and optimiser, ready to train some more steps. stacked: as in `assemble`."""
 
-    def __init__(self, method: str, case: Case) -> None:
-        self.session = session = _session(_settings(method, case), case)
+    def __init__(self, method: str, case: Case, stacked: bool | None = None) -> None:
+        self.method = method
+        self.session = session = _session(_settings(method, case), case, stacked)
         session.steps = STEPS
         self.training = session.training()
         self.training.model.train()
@@ -88,7 +89,7 @@ def time_methods(
     if case.threads:
         torch.set_num_threads(case.threads)
     peaks = {name: _peak_of_own_process(name, case) if memory else 0 for name in names}
-    contestants = {name: _Contestant(name, case) for name in names}
+    contestants = {name: Contestant(name, case) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
     for done in range(rounds + 1):
         for name, contestant in contestants.items():
@@ -126,7 +127,7 @@ def _settings(method: str, case: Case) -> Settings:
     return resolve(flags={"ramp_end": 0.0, **flat, "sparsity": case.sparsity})
 
 
-def _session(settings: Settings, case: Case) -> Session:
+def _session(settings: Settings, case: Case, stacked: bool | None) -> Session:
     settings = settled(settings)
     accelerator = make_accelerator(settings.run.device)
     torch.manual_seed(0)
@@ -138,7 +139,7 @@ def _session(settings: Settings, case: Case) -> Session:
     labels = torch.arange(count) % 2
     padding = dict.fromkeys(columns, 0)
     data = Encoded(columns, labels, padding)
-    return assemble(settings, settings.task.labels, tokenizer, data, {"dev": data}, accelerator)
+    return assemble(settings, settings.task.labels, tokenizer, data, {"dev": data}, accelerator, stacked=stacked)
 
 
 def _peak_of_own_process(method: str, case: Case) -> int:
@@ -156,7 +157,7 @@ def _lines() -> Iterator[str]:
     case = Case(**json.loads(text))
     if case.threads:
         torch.set_num_threads(case.threads)
-    contestant = _Contestant(method, case)
+    contestant = Contestant(method, case)
     contestant.steps(TURN)
     device = contestant.session.accelerator.device
     if device.type == "cuda":

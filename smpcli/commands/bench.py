@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smpcli import api, console
 from smpcli.commands import options
+
+if TYPE_CHECKING:
+    from smpcli.bench.operations import Operations
 
 app = typer.Typer(help="Measure speed and memory on this machine.")
 
@@ -28,6 +31,14 @@ def train(
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory, too.")] = True,
+    operations: Annotated[
+        bool,
+        typer.Option(
+            "--operations",
+            help="Count instead what a step launches on an accelerator beside the model's own passes, and how often "
+            "it waits for an answer; on any machine.",
+        ),
+    ] = False,
     set_: options.Set = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -38,6 +49,20 @@ def train(
     """
     from smpcli.settings import parse_assignment
 
+    settings = dict(map(parse_assignment, set_ or []))
+    if operations:
+        counted = api.bench_operations(
+            methods,
+            model=model,
+            batch_size=batch_size,
+            length=length,
+            sparsity=sparsity,
+            precision=precision,
+            device=device,
+            settings=settings,
+        )
+        _show_operations(counted, json)
+        return
     rows = api.bench_train(
         methods,
         model=model,
@@ -50,7 +75,7 @@ def train(
         device=device,
         memory=memory,
         on_round=None if quiet or json else lambda done: console.talk(f"round {done} of {rounds}"),
-        settings=dict(map(parse_assignment, set_ or [])),
+        settings=settings,
     )
     if json:
         console.data_json([dataclasses.asdict(row) for row in rows])
@@ -65,6 +90,14 @@ def train(
         for row in rows
     ]
     console.show(console.table(None, ["method", "seconds a step", "ratio to dense", "peak memory"], cells))
+
+
+def _show_operations(rows: list[Operations], json: bool) -> None:
+    if json:
+        console.data_json([dataclasses.asdict(row) for row in rows])
+        return
+    cells = [[row.method, str(row.operations), str(row.waits)] for row in rows]
+    console.show(console.table(None, ["method", "operations a step", "waits"], cells))
 
 
 @app.command("infer")

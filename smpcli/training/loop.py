@@ -100,7 +100,7 @@ class Training:
             ranked = self.choose_masks(step, self._dtype, narrow=self._alone)
             with drawing_alike(self.accelerator):
                 draw_gates(self.pruner, self.layers)
-        loss = self._backward(micro_batches)
+        loss = self.backward(micro_batches)
         straight_through(self.pruner, self.layers, self.pruner.penalty_weight(step / self.steps))
         norm = self.accelerator.clip_grad_norm_(self._trained, self.max_grad_norm)
         set_rates(self.optimizer, rate(step, self.steps, self.pruner.settings.warmup))
@@ -127,7 +127,7 @@ class Training:
         except ScoreError as error:
             raise TrainingDiverged(min(step, self.steps - 1), str(error)) from error
 
-    def _backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+    def backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         """Add up the gradients of a batch's mean loss, micro-batch by micro-batch; returns that loss, a scalar."""
         accelerator = self.accelerator
         examples = sum(len(labels) for _, labels in micro_batches)

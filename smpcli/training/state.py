@@ -130,8 +130,7 @@ class State:
                 found.append([(names[id(parameter)], parameter.shape)])
                 continue
             assert stacks is not None, "what is trained has a name"
-            part = stacks.name_of(parameter)
-            inside = [f"layer.{layer.name}.{part}" for layer in stacks.layers]
+            inside = [f"layer.{layer.name}.{part}" for layer, part in stacks.inside(parameter)]
             found.append([(name, trained[name].shape) for name in inside])
         return found
 
@@ -145,7 +144,7 @@ class State:
                 sizes = [math.prod(shape) for _, shape in parts]
                 shares = torch.split(split.reshape(-1), sizes) if split.ndim else [split] * len(parts)
                 for (name, shape), share in zip(parts, shares, strict=True):
-                    found[f"optimizer.{key}.{name}"] = share.view(shape) if split.ndim else share
+                    found[f"optimizer.{key}.{name}"] = share.view(shape) if split.ndim else share.clone()
         # The library stores each memory once: a copy, contiguous and on the CPU.
         return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
 
