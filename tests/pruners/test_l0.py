@@ -58,9 +58,12 @@ def test_gates_are_drawn_by_the_formula(make_layers: MakeLayers) -> None:
     assert 0 < inside < len(draws)
 
 
-@given(st.lists(st.floats(-8, 8), min_size=2, max_size=40), st.floats(0.01, 0.99))
-def test_tau_is_where_the_expected_number_of_gates_is_the_wanted_one(scores: list[float], density: float) -> None:
-    tau = _offset([torch.tensor(scores, dtype=torch.float64)], density)
+@pytest.mark.parametrize(("parts", "rounds"), [(2, 60), (64, 10)])
+@given(scores=st.lists(st.floats(-8, 8), min_size=2, max_size=40), density=st.floats(0.01, 0.99))
+def test_tau_is_where_the_expected_number_of_gates_is_the_wanted_one(
+    scores: list[float], density: float, parts: int, rounds: int
+) -> None:
+    tau = float(_offset([torch.tensor(scores, dtype=torch.float64)], density, parts, rounds))
     # eq. 12: P(z > 0) = sigmoid(log alpha - beta log(-gamma / zeta))
     expected = sum(sigmoid(score - tau - BETA * math.log(-GAMMA / ZETA)) for score in scores) / len(scores)
     assert expected == pytest.approx(density, abs=1e-6)
