@@ -16,7 +16,7 @@ from torch import Tensor
 from pruners.errors import SettingError
 from pruners.masks.allocation import uniform_counts
 from pruners.masks.layer import LayerStatistics, MaskedLayer
-from pruners.masks.stack import RowCounts, elementwise, highest, scores_of
+from pruners.masks.stack import elementwise, highest, scores_of
 from pruners.schedule import cubic_decay, linear_decay
 
 #: Kept weights of each layer: a list, or where the host needn't know them a vector (layers,) float64 on their device.
@@ -127,12 +127,14 @@ class Pruner:
         """Kept weights of each layer; they must sum to `kept`. Default: the same density everywhere."""
         return uniform_counts([layer.size for layer in layers], kept)
 
-    def restrict(self, layers: Sequence[MaskedLayer], counts: Counts, density: float) -> Counts:
-        """A last word on `counts`, between `allocate` and `select`; their sum must stay. Default: as they are."""
-        return counts
+    @elementwise
+    def restrict(self, layers: Sequence[MaskedLayer], counts: Any, density: float) -> Counts:
+        """A last word on `counts`, a list, between `allocate` and `select`; their sum must stay. Default: none."""
+        found: Counts = counts
+        return found
 
     @elementwise
-    def select(self, layer: MaskedLayer, kept: int | RowCounts) -> Tensor:
+    def select(self, layer: MaskedLayer, kept: Any) -> Tensor:
         """The mask of a layer with exactly `kept` ones, bool (out, in). Default: the highest scores."""
         return highest(scores_of(self, layer), kept)
 

@@ -55,7 +55,10 @@ def refresh(
     """
     stacks = stacks_of(layers)
     kept = kept_weights(density, sum(layer.size for layer in layers))
-    counts = pruner.restrict(layers, pruner.allocate(layers, kept), density)
+    counts = pruner.allocate(layers, kept)
+    if isinstance(counts, Tensor) and not is_elementwise(pruner, "restrict"):
+        counts = [int(count) for count in counts.tolist()]
+    counts = pruner.restrict(layers, counts, density)
     if not isinstance(counts, Tensor) and sum(counts) != kept:
         raise PrunerError(f"method '{pruner.name}' allocates {sum(counts):,} weights where {kept:,} are to remain")
     if stacks is not None:

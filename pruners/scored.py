@@ -112,14 +112,16 @@ class ScoredPruner(Pruner):
         structured = self.settings.structure != 1 and has_channels(layers)
         return not structured or blocks_alike(layers)
 
-    def restrict(self, layers: Sequence[MaskedLayer], counts: Counts, density: float) -> Counts:
+    @elementwise
+    def restrict(self, layers: Sequence[MaskedLayer], counts: Any, density: float) -> Counts:
         """With `structure`, the fraction of channels falls from 1 to its limit as the density falls to its end."""
         final, limit = self.final_density, self.limit
+        found: Counts = counts
         if 1 in (limit, final):
-            return counts
+            return found
         if self.channels is None:
             if self.settings.structure == "auto" and not has_channels(layers):
-                return counts
+                return found
             stacks = stacks_of(layers)
             self.channels = Channels(layers) if stacks is None else StackedChannels(layers, stacks)
         fraction = limit + (1 - limit) * (density - final) / (1 - final)
@@ -131,7 +133,7 @@ class ScoredPruner(Pruner):
         return self.channels.restrict(layers, scores, counts, fraction)
 
     @elementwise
-    def select(self, layer: MaskedLayer, kept: int | RowCounts) -> Tensor:
+    def select(self, layer: MaskedLayer, kept: Any) -> Tensor:
         scores = scores_of(self, layer)
         if isinstance(self.channels, StackedChannels) and isinstance(kept, RowCounts):
             return self.channels.select(layer, scores, kept)

@@ -42,7 +42,7 @@ class Operations:
     waits: int
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(TorchDispatchMode):
     """Counts the operations within it by name; views and memory cost no launch.
 
     A whole tensor's way to the host (`tolist`, `cpu`) is no operation on a CPU, so it doesn't show here: of a GPU,

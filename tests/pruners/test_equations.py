@@ -108,7 +108,8 @@ def test_soft_movement_is_its_paper_s_rule_at_the_tau_that_it_reports(
 def test_smp_s_is_eq_4_with_its_clamp(layers: list[MaskedLayer], density: float, p: float) -> None:
     """v_l = v L r_l / sum(r), r_l = mean sigmoid(S_l / p), never above 1; what one can't hold goes to the others."""
     total = wanted(layers, density)
-    counts = SMP(SMPSettings(allocation="S", temperature=p)).allocate(layers, total)
+    pruner = SMP(SMPSettings(allocation="S", temperature=p))
+    counts = [int(count) for count in pruner.allocate(layers, total)]
     assert sum(counts) == total
     v = total / sum(len(flat(layer)) for layer in layers)
     for kind in {layer.kind for layer in layers}:

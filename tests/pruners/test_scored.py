@@ -76,7 +76,7 @@ def smp_layers(make_layers: MakeLayers, pruner: SMP) -> list[MaskedLayer]:
 def test_allocation_s_follows_eq_4(make_layers: MakeLayers, temperature: float) -> None:
     pruner = SMP(SMPSettings(allocation="S", temperature=temperature, factored=False))
     layers = smp_layers(make_layers, pruner)
-    counts = pruner.allocate(layers, 39)
+    counts = [int(count) for count in pruner.allocate(layers, 39)]
     assert sum(counts) == 39
     for first, second in ((0, 2), (1, 3)):
         r = [

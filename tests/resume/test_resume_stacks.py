@@ -24,7 +24,13 @@ def stack(monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
 def test_a_run_goes_on_wherever_it_began(
     pico: Any, sentiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, before: bool, after: bool
 ) -> None:
-    given = {"model": str(pico("bert")), "max_steps": 10, "batch_size": 16, "evaluations": 2, "checkpoint_every": 2}
+    given: dict[str, Any] = {
+        "model": str(pico("bert")),
+        "max_steps": 10,
+        "batch_size": 16,
+        "evaluations": 2,
+        "checkpoint_every": 2,
+    }
 
     def run(folder: Path, **more: Any) -> Any:
         return prune(str(sentiment.csv), method, 0.8, output=folder, **given, **more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -159,8 +159,8 @@ def test_what_does_not_fit_goes_where_there_is_room(data: st.DataObject) -> None
     counts = [data.draw(st.integers(0, 60)) for _ in capacity]
     while sum(counts) > sum(capacity):
         counts[int(np.argmax(counts))] -= 1
-    vectors = (torch.tensor(numbers, dtype=torch.float64) for numbers in (counts, capacity))
-    found = fit(*vectors, sum(counts), torch.arange(len(counts), dtype=torch.float64))
+    wanted, most = (torch.tensor(numbers, dtype=torch.float64) for numbers in (counts, capacity))
+    found = fit(wanted, most, sum(counts), torch.arange(len(counts), dtype=torch.float64))
     assert found.tolist() == _fit(counts, capacity)
 
 
@@ -248,12 +248,33 @@ class ByRow(Movement):
         gradient += weight * layer.score().mean(0)
 
 
+class Halved(SMP):
+    """A plugin that has a last word on counts, as the list of whole numbers that it knows."""
+
+    name, title = "halved", "Halved"
+
+    def restrict(self, layers: Sequence[MaskedLayer], counts: list[int], density: float) -> list[int]:
+        assert all(isinstance(count, int) for count in counts)
+        moved = counts[0] // 2
+        return [counts[0] - moved, counts[1] + moved, *counts[2:]]
+
+
+def test_a_plugin_s_last_word_is_on_a_list() -> None:
+    masks = []
+    for pruner, layers in both(lambda: Halved(SMPSettings(init="magnitude"))):
+        pruner.begin(layers, 0.1)
+        refresh(pruner, layers, 0.1)
+        masks.append([layer.mask.clone() for layer in layers])
+    for one, other in zip(*masks, strict=True):
+        assert torch.equal(one, other)
+
+
 class FirstOfEach(Movement):
     """A plugin with a selection of its own: the first weights, whatever they score."""
 
     name, title = "first", "First"
 
-    def select(self, layer: MaskedLayer, kept: int) -> Tensor:  # type: ignore[override]
+    def select(self, layer: MaskedLayer, kept: int) -> Tensor:
         return torch.arange(layer.size).view(layer.weight.shape) < kept
 
 
@@ -278,7 +299,7 @@ def test_a_nan_is_told_by_the_sum_and_asked_for_nothing() -> None:
     ranked = refresh(pruner, layers, 0.1)
     assert ranked is not None and math.isfinite(ranked)
     with torch.no_grad():
-        layers[4].scores[0, 0] = math.nan
+        layers[4].score()[0, 0] = math.nan
     ranked = refresh(pruner, layers, 0.1)
     assert ranked is not None and math.isnan(ranked)
 
@@ -297,8 +318,7 @@ def gradient_of(layer: MaskedLayer, part: str) -> Tensor:
     """The gradient of a layer's scores, row, column or weight, its own or its place in the stacks'."""
     stacks = stacks_of([layer])
     if stacks is None:
-        found = getattr(layer, part).grad
-        assert found is not None
+        found: Tensor = getattr(layer, part).grad
         return found
     parameter = next(one for one in [*stacks.parameters(), stacks.weight] if (layer, part) in stacks.inside(one))
     assert parameter.grad is not None
@@ -349,6 +369,7 @@ def test_drawn_gates_and_their_slope_take_the_mask_s_place() -> None:
         [layer.effective.grad.reshape(-1) for layer in stacks.layers if layer.effective.grad is not None]
     )
     straight_through(pruner, layers, 0.0)
+    assert stacks.scores is not None
     torch.testing.assert_close(stacks.scores.grad, before * stacks.weight.detach() * slopes)
     torch.testing.assert_close(stacks.weight.grad, before * gates)
 
@@ -358,11 +379,13 @@ def test_what_rows_and_columns_gained_is_added_to_their_scores() -> None:
     started = [layer.score().clone() for layer in layers]
     with torch.no_grad():
         for number, layer in enumerate(layers):
+            assert layer.row is not None and layer.column is not None
             layer.row += number
             layer.column += torch.arange(layer.weight.shape[1])
     fold_factors(layers)
     for number, (layer, before) in enumerate(zip(layers, started, strict=True)):
         torch.testing.assert_close(layer.score(), before + number + torch.arange(layer.weight.shape[1]))
+        assert layer.row is not None and layer.column is not None
         assert not layer.row.any() and not layer.column.any()
 
 
@@ -377,6 +400,7 @@ def test_layers_see_the_memory_that_is_trained() -> None:
     assert [len(stack.layers) for stack in stacks.stacks] == [12, 6]
     with torch.no_grad():
         stacks.weight.mul_(2)
+        assert stacks.scores is not None
         stacks.scores.add_(1)
     plain = blocks()
     for layer, before in zip(layers, plain, strict=True):

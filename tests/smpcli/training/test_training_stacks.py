@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from smpcli.training.optimizer import make_optimizer, trained_weights
 from smpcli.training.progress import Step, TrainingDiverged
 
 STEPS = 8
-METHODS = {
+METHODS: dict[str, Callable[[], Pruner]] = {
     "smp": lambda: SMP(SMPSettings(init="magnitude")),
     "smp without structure": lambda: SMP(SMPSettings(init="magnitude", structure=1.0)),
     "movement": lambda: Movement(Movement.Settings(init="magnitude", penalty=10.0, factored=True)),
@@ -206,7 +206,7 @@ class Spoilt(list[Any]):
         for number in range(len(self)):
             if number == 4:
                 with torch.no_grad():
-                    self.made.model.backbone.classifier.bias[0] = math.nan
+                    self.made.model.get_parameter("backbone.classifier.bias")[0] = math.nan
             yield self[number]
 
 
@@ -253,7 +253,7 @@ def test_a_run_is_whole(
 ) -> None:
     from smpcli import evaluate
 
-    given = {"model": str(pico("bert")), "max_steps": 6, "evaluations": 3, "batch_size": 8}
+    given: dict[str, Any] = {"model": str(pico("bert")), "max_steps": 6, "evaluations": 3, "batch_size": 8}
     sparsity = None if method == "dense" else 0.8
     directory = prune(str(sentiment.csv), method, sparsity, output=tmp_path, **given, **more)
     result = directory.result
