@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from smpcli.errors import UserError
 
 if TYPE_CHECKING:
     from smpcli.bench.infer import Report
@@ -219,6 +222,7 @@ def bench_train(
     methods: list[str] | None = None,
     *,
     model: str | None = None,
+    shape: str | None = None,
     batch_size: int = 32,
     length: int = 32,
     sparsity: float = 0.9,
@@ -232,14 +236,22 @@ def bench_train(
 ) -> list[Timed]:
     """Seconds a training step and peak memory of dense and `methods` (default: every method), in turns.
 
-    length: tokens a text; settings: what --set takes, for every method. Raises UserError for bad input.
+    shape: of a model with random weights, in place of `model` (`smpcli/bench/shapes.py`); length: tokens a text;
+    settings: what --set takes, for every method. Raises UserError for bad input.
     """
     _quietly()
     from pruners.methods import METHODS
+    from smpcli.bench.shapes import check_shape, random_checkpoint
+
+    if shape is not None:
+        if model is not None:
+            raise UserError("--shape makes a model of its own: leave out --model, or --shape")
+        check_shape(shape)
     from smpcli.bench.train import Case, time_methods
 
-    case = Case(model or "minilm", batch_size, length, precision, device, sparsity, dict(settings or {}), threads)
-    return time_methods(methods or list(METHODS), case, rounds, memory, on_round or (lambda done: None))
+    with random_checkpoint(shape) if shape else nullcontext(model or "minilm") as name:
+        case = Case(name, batch_size, length, precision, device, sparsity, dict(settings or {}), threads)
+        return time_methods(methods or list(METHODS), case, rounds, memory, on_round or (lambda done: None))
 
 
 def bench_operations(

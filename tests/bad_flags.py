@@ -75,6 +75,8 @@ CASES: list[tuple[str, ...]] = [
     ("bench train smp --threads 0", "--threads", "train --help"),
     ("bench train smp --precision fp8", "'precision'", "not 'fp8'"),
     ("bench train smp --device gpu", "'device'", "not 'gpu'"),
+    ("bench train smp --shape bert-bse", "unknown shape 'bert-bse'", "did you mean 'bert-base'?"),
+    ("bench train smp --shape bert-base --model minilm", "--shape", "leave out --model"),
     ("bench infer", "Missing argument", "infer --help"),
     ("bench infer {bad}/none", "not an export that can be timed"),
     ("bench infer {csv}", "not an export that can be timed"),

@@ -1,18 +1,21 @@
 """How long a training step of each method takes on this machine, and how much memory, beside dense fine-tuning.
 
 All methods train in one process and take turns, a few steps each, so that whatever else the machine does meets all
-alike; what counts is each one's ratio to dense within the same turn. Peak memory is that of a process of its own.
+alike; what counts is each one's ratio to dense within the same turn. Peak memory is that of a process of its own; on
+a GPU, where memory is counted, the most that a turn has beyond what was there before the method was.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -29,8 +32,11 @@ from smpcli.settings import Settings, resolve
 from smpcli.training.session import Session, assemble
 
 DENSE = "dense"
-# Steps of a method's turn. The first is not counted: it finds the caches full of another method's data.
-TURN = 4
+# Steps of a method's turn. The first is not counted: it finds the caches full of another method's data. On an
+# accelerator, which is waited for at both ends, what the ends cost is spread over more of them.
+TURN, ACCELERATOR_TURN = 4, 8
+# Steps that are looked into on a GPU.
+PROFILED = 3
 # Each step is one near the end of a long run: the final density, nearly the whole penalty, a learning rate above 0.
 STEPS, STEP = 1000, 900
 
@@ -50,16 +56,85 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a GPU does in a step. kernels: how many, copies and fills included; seconds: while at least one runs."""
+
+    kernels: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Timed:
-    """A row of the answer. ratio: median over turns of its seconds a step / dense's; peak_memory in bytes."""
+    """A row of the answer. ratio: median over turns of its seconds a step / dense's; peak_memory in bytes.
+
+    kernels, device_seconds: of a step on a GPU (`Work`).
+    """
 
     method: str
     seconds: float
     ratio: float
     peak_memory: int
+    kernels: float | None = None
+    device_seconds: float | None = None
 
 
-class Contestant:
+class Entrant:
+    """Something that trains in turns; a step is on one batch of `batches`, which begin anew with each turn."""
+
+    def __init__(self, batches: Iterable[Any], device: torch.device) -> None:
+        self.batches, self.device = batches, device
+
+    def step(self, batch: Any) -> None:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Called behind each turn, where an accelerator may be asked whether all is well."""
+
+    def turn(self) -> float:
+        """Train some steps; seconds a step of all but the first."""
+        if self.device.type != "cpu":
+            return self._turn_of_accelerator()
+        ends: list[float] = []
+        for batch in islice(self.batches, TURN):
+            self.step(batch)
+            ends.append(time.perf_counter())
+        self.check()
+        return median(np.diff(ends).tolist())
+
+    def _turn_of_accelerator(self) -> float:
+        """Steps only queue work, so time is taken where it is done."""
+        start, steps = 0.0, 0
+        for steps, batch in enumerate(islice(self.batches, ACCELERATOR_TURN)):
+            self.step(batch)
+            if steps == 0:
+                torch.accelerator.synchronize(self.device)
+                start = time.perf_counter()
+        torch.accelerator.synchronize(self.device)
+        seconds = time.perf_counter() - start
+        self.check()
+        return seconds / steps
+
+    def work(self) -> Work | None:
+        """What a GPU does in a step; None of another device, or where its profiler is shut off."""
+        if self.device.type != "cuda":
+            return None
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+            for batch in islice(self.batches, PROFILED):
+                self.step(batch)
+            torch.cuda.synchronize(self.device)
+        self.check()
+        spans = [
+            (event.time_range.start, event.time_range.end)
+            for event in profiler.events()
+            # An annotation is a name for a stretch of kernels.
+            if event.device_type.name == "CUDA" and not event.is_user_annotation
+        ]
+        return Work(len(spans) / PROFILED, 1e-6 * _covered(spans) / PROFILED) if spans else None
+
+
+class Contestant(Entrant):
     """One method, its model and optimiser, ready to train some more steps. stacked: as in `assemble`."""
 
     def __init__(self, method: str, case: Case, stacked: bool | None = None) -> None:
@@ -68,15 +143,14 @@ class Contestant:
         session.steps = STEPS
         self.training = session.training()
         self.training.model.train()
-        self.batches = session.batches(training_order(session.settings, session.train_set))
+        order = training_order(session.settings, session.train_set)
+        super().__init__(session.batches(order), session.accelerator.device)
 
-    def steps(self, count: int) -> list[float]:
-        """Train `count` steps; seconds of all but the first."""
-        ends: list[float] = []
-        for batch in islice(self.batches, count):
-            self.training.step(STEP, batch)
-            ends.append(time.perf_counter())
-        return list(np.diff(ends))
+    def step(self, batch: Any) -> None:
+        self.training.step(STEP, batch)
+
+    def check(self) -> None:
+        self.training.health.read()
 
 
 def time_methods(
@@ -88,25 +162,69 @@ def time_methods(
         _settings(name, case)
     if case.threads:
         torch.set_num_threads(case.threads)
-    peaks = {name: _peak_of_own_process(name, case) if memory else 0 for name in names}
-    contestants = {name: Contestant(name, case) for name in names}
-    times: dict[str, list[float]] = {name: [] for name in names}
+    on_gpu = make_accelerator(case.device).device.type == "cuda"
+    peaks = {} if memory and on_gpu else {name: _peak_of_own_process(name, case) if memory else 0 for name in names}
+    makers = {name: partial(Contestant, name, case) for name in names}
+    return time_entrants(makers, rounds, peaks, on_round)
+
+
+def time_entrants(
+    makers: Mapping[str, Callable[[], Entrant]],
+    rounds: int,
+    peaks: Mapping[str, int],
+    on_round: Callable[[int], None] = lambda done: None,
+) -> list[Timed]:
+    """As `time_methods`, of whatever trains in turns, `DENSE` among them. peaks: memory that is known already."""
+    entrants, found = {}, dict(peaks)
+    for name, make in makers.items():
+        if name in found:
+            entrants[name] = make()
+        else:
+            entrants[name], found[name] = _made(make)
+    times: dict[str, list[float]] = {name: [] for name in makers}
     for done in range(rounds + 1):
-        for name, contestant in contestants.items():
-            seconds = median(contestant.steps(TURN))
+        for name, one in entrants.items():
+            seconds = one.turn()
             # The first turn warms up: memory is asked for, kernels are chosen.
             if done:
                 times[name].append(seconds)
         on_round(done)
+    work = {name: one.work() for name, one in entrants.items()}
     return [
         Timed(
             name,
             median(times[name]),
             median(own / dense for own, dense in zip(times[name], times[DENSE], strict=True)),
-            peaks[name],
+            found[name],
+            None if (of := work[name]) is None else of.kernels,
+            None if of is None else of.seconds,
         )
-        for name in names
+        for name in makers
     ]
+
+
+def _made(make: Callable[[], Entrant]) -> tuple[Entrant, int]:
+    """What is made, and on a GPU the most bytes that a turn of it has beyond those that were there; else 0."""
+    if not torch.cuda.is_available():
+        return make(), 0
+    before = torch.cuda.memory_allocated()
+    made = make()
+    if made.device.type != "cuda":
+        return made, 0
+    made.turn()
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats(made.device)
+    made.turn()
+    return made, torch.cuda.max_memory_allocated(made.device) - before
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of intervals."""
+    total = end = 0.0
+    for first, last in sorted(spans):
+        total += max(last, end) - max(first, end)
+        end = max(last, end)
+    return total
 
 
 def _settings(method: str, case: Case) -> Settings:
@@ -151,23 +269,18 @@ def _peak_of_own_process(method: str, case: Case) -> int:
     return int(done.stdout.split()[-1])
 
 
-def _lines() -> Iterator[str]:
-    """Peak memory of some steps of a method, in bytes: of the GPU where there is one, else of this process."""
+def _peak() -> int:
+    """Peak memory of some steps of a method, in bytes, in a process that does nothing else."""
     method, text = sys.argv[1:]
     case = Case(**json.loads(text))
     if case.threads:
         torch.set_num_threads(case.threads)
-    contestant = Contestant(method, case)
-    contestant.steps(TURN)
-    device = contestant.session.accelerator.device
-    if device.type == "cuda":
-        yield str(torch.cuda.max_memory_allocated(device))
-    else:
-        yield str(peak_memory())
+    Contestant(method, case).turn()
+    return peak_memory()
 
 
 if __name__ == "__main__":
     try:
-        sys.stdout.writelines(_lines())
+        sys.stdout.write(f"{_peak()}\n")
     except UserError as error:
         sys.exit(str(error))

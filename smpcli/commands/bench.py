@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smpcli import api, console
+from smpcli.bench.shapes import SHAPES
 from smpcli.commands import options
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ def train(
         list[str] | None, typer.Argument(metavar="[METHOD]...", help="Methods.  [default: all]", show_default=False)
     ] = None,
     model: options.Model = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="Random weights of this shape, instead of --model: " + ", ".join(SHAPES) + "."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 32,
     length: Annotated[int, typer.Option(min=1, help="Tokens a text.")] = 32,
     sparsity: Annotated[float, typer.Option(min=0, max=0.999999, help="Fraction pruned.")] = 0.9,
@@ -66,6 +71,7 @@ def train(
     rows = api.bench_train(
         methods,
         model=model,
+        shape=shape,
         batch_size=batch_size,
         length=length,
         sparsity=sparsity,
@@ -78,18 +84,20 @@ def train(
         settings=settings,
     )
     if json:
-        console.data_json([dataclasses.asdict(row) for row in rows])
+        # What isn't measured on this device isn't there.
+        found = [dataclasses.asdict(row).items() for row in rows]
+        console.data_json([{key: value for key, value in row if value is not None} for row in found])
         return
-    cells = [
-        [
-            row.method,
-            f"{row.seconds:.4f}",
-            f"{row.ratio:.2f}",
-            f"{row.peak_memory / 2**20:,.0f} MiB" if row.peak_memory else "",
-        ]
-        for row in rows
-    ]
-    console.show(console.table(None, ["method", "seconds a step", "ratio to dense", "peak memory"], cells))
+    columns = {
+        "method": [row.method for row in rows],
+        "seconds a step": [f"{row.seconds:.4f}" for row in rows],
+        "ratio to dense": [f"{row.ratio:.2f}" for row in rows],
+        "peak memory": [f"{row.peak_memory / 2**20:,.0f} MiB" if row.peak_memory else "" for row in rows],
+        "kernels a step": ["" if row.kernels is None else f"{row.kernels:,.0f}" for row in rows],
+        "device works, s": ["" if row.device_seconds is None else f"{row.device_seconds:.4f}" for row in rows],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells)}
+    console.show(console.table(None, list(shown), map(list, zip(*shown.values(), strict=True))))
 
 
 def _show_operations(rows: list[Operations], json: bool) -> None:
