@@ -163,25 +163,22 @@ def time_methods(
     if case.threads:
         torch.set_num_threads(case.threads)
     on_gpu = make_accelerator(case.device).device.type == "cuda"
-    peaks = {} if memory and on_gpu else {name: _peak_of_own_process(name, case) if memory else 0 for name in names}
-    makers = {name: partial(Contestant, name, case) for name in names}
-    return time_entrants(makers, rounds, peaks, on_round)
+    peaks = {name: _peak_of_own_process(name, case) for name in names if memory and not on_gpu}
+    entrants: dict[str, Entrant] = {}
+    for name in names:
+        entrants[name], peak = make_entrant(partial(Contestant, name, case))
+        peaks.setdefault(name, peak if memory else 0)
+    return take_turns(entrants, peaks, rounds, on_round)
 
 
-def time_entrants(
-    makers: Mapping[str, Callable[[], Entrant]],
-    rounds: int,
+def take_turns(
+    entrants: Mapping[str, Entrant],
     peaks: Mapping[str, int],
+    rounds: int,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> list[Timed]:
-    """As `time_methods`, of whatever trains in turns, `DENSE` among them. peaks: memory that is known already."""
-    entrants, found = {}, dict(peaks)
-    for name, make in makers.items():
-        if name in found:
-            entrants[name] = make()
-        else:
-            entrants[name], found[name] = _made(make)
-    times: dict[str, list[float]] = {name: [] for name in makers}
+    """As `time_methods`, of whatever trains in turns, `DENSE` among them. peaks: the peak memory of each."""
+    times: dict[str, list[float]] = {name: [] for name in entrants}
     for done in range(rounds + 1):
         for name, one in entrants.items():
             seconds = one.turn()
@@ -195,15 +192,15 @@ def time_entrants(
             name,
             median(times[name]),
             median(own / dense for own, dense in zip(times[name], times[DENSE], strict=True)),
-            found[name],
+            peaks[name],
             None if (of := work[name]) is None else of.kernels,
             None if of is None else of.seconds,
         )
-        for name in makers
+        for name in entrants
     ]
 
 
-def _made(make: Callable[[], Entrant]) -> tuple[Entrant, int]:
+def make_entrant(make: Callable[[], Entrant]) -> tuple[Entrant, int]:
     """What is made, and on a GPU the most bytes that a turn of it has beyond those that were there; else 0."""
     if not torch.cuda.is_available():
         return make(), 0

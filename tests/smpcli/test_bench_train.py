@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 from smpcli import api
 from smpcli.bench import train
 from smpcli.bench.shapes import SHAPES, VOCABULARY, random_checkpoint
-from smpcli.bench.train import Entrant, Timed, time_entrants
+from smpcli.bench.train import Entrant, Timed, make_entrant
 from smpcli.errors import UserError
 from smpcli.main import app
 
@@ -173,9 +173,6 @@ def test_memory_on_a_gpu_is_what_a_turn_adds(monkeypatch: pytest.MonkeyPatch) ->
             memory["peak"] = max(memory["peak"], memory["now"] + self.activations)
             return 1.0
 
-        def work(self) -> None:
-            return None
-
     def reset(device: torch.device) -> None:
         memory["peak"] = memory["now"]
 
@@ -183,9 +180,8 @@ def test_memory_on_a_gpu_is_what_a_turn_adds(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda *device: memory["now"])
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *device: memory["peak"])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
-    makers = {"dense": lambda: Hungry(50, 7), "smp": lambda: Hungry(20, 5)}
-    assert [row.peak_memory for row in time_entrants(makers, 1, {})] == [57, 25]
-    assert [row.peak_memory for row in time_entrants(makers, 1, {"dense": 1, "smp": 2})] == [1, 2]
+    assert make_entrant(lambda: Hungry(50, 7))[1] == 57
+    assert make_entrant(lambda: Hungry(20, 5))[1] == 25
 
 
 @pytest.fixture(autouse=True)
