@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -240,24 +240,32 @@ def bench_train(
     settings: what --set takes, for every method. Raises UserError for bad input.
     """
     _quietly()
+    checkpoint = _checkpoint(model, shape)
     from pruners.methods import METHODS
-    from smpcli.bench.shapes import check_shape, random_checkpoint
-
-    if shape is not None:
-        if model is not None:
-            raise UserError("--shape makes a model of its own: leave out --model, or --shape")
-        check_shape(shape)
     from smpcli.bench.train import Case, time_methods
 
-    with random_checkpoint(shape) if shape else nullcontext(model or "minilm") as name:
+    with checkpoint as name:
         case = Case(name, batch_size, length, precision, device, sparsity, dict(settings or {}), threads)
         return time_methods(methods or list(METHODS), case, rounds, memory, on_round or (lambda done: None))
+
+
+def _checkpoint(model: str | None, shape: str | None) -> AbstractContextManager[str]:
+    """What `model` names, or random weights of a shape for as long as they are needed."""
+    if shape is None:
+        return nullcontext(model or "minilm")
+    from smpcli.bench.shapes import check_shape, random_checkpoint
+
+    if model is not None:
+        raise UserError("--shape makes a model of its own: leave out --model, or --shape")
+    check_shape(shape)
+    return random_checkpoint(shape)
 
 
 def bench_operations(
     methods: list[str] | None = None,
     *,
     model: str | None = None,
+    shape: str | None = None,
     batch_size: int = 32,
     length: int = 32,
     sparsity: float = 0.9,
@@ -270,12 +278,14 @@ def bench_operations(
     Arguments as of `bench_train`. Raises UserError for bad input.
     """
     _quietly()
+    checkpoint = _checkpoint(model, shape)
     from pruners.methods import METHODS
     from smpcli.bench.operations import count_operations
     from smpcli.bench.train import Case
 
-    case = Case(model or "minilm", batch_size, length, precision, device, sparsity, dict(settings or {}))
-    return count_operations(methods or list(METHODS), case)
+    with checkpoint as name:
+        case = Case(name, batch_size, length, precision, device, sparsity, dict(settings or {}))
+        return count_operations(methods or list(METHODS), case)
 
 
 def sweep(

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from pruners.masks import selection, stack
+from pruners.masks import selection
 from smpcli.bench.shapes import random_checkpoint
 from smpcli.bench.train import Case, Contestant, Entrant
 
@@ -84,15 +84,17 @@ def test_a_part_that_fails_leaves_the_others(
 
 @pytest.mark.parametrize("planted", ["tie", "count"])
 def test_a_wrong_mask_is_a_fault(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, planted: str) -> None:
-    right = selection.top_k_rows
+    right = selection.RowTopK.mask
 
-    def wrong(rows: torch.Tensor, counts: torch.Tensor, least: int, most: int) -> torch.Tensor:
+    def wrong(
+        self: Any, rows: torch.Tensor, kept: torch.Tensor, fewer: torch.Tensor, least: int, most: int, *more: Any
+    ) -> torch.Tensor:
         if planted == "count":
-            return right(rows, counts - 1, max(0, least - 1), most)
+            return right(self, rows, kept - 1, fewer + 1, max(0, least - 1), most, *more)
         # Of equal scores the last ones, not the first.
-        return right(rows.flip(1), counts, least, most).flip(1)
+        return right(self, rows.flip(1), kept, fewer, least, most).flip(1)
 
-    monkeypatch.setattr(stack, "top_k_rows", wrong)
+    monkeypatch.setattr(selection.RowTopK, "mask", wrong)
     masks = [
         gpu.choose("movement", {"structure": 1.0}, gpu.layers_of(64, 2, CPU), "ties", 0.1, stacked)
         for stacked in (True, False)

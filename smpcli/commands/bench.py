@@ -59,6 +59,7 @@ def train(
         counted = api.bench_operations(
             methods,
             model=model,
+            shape=shape,
             batch_size=batch_size,
             length=length,
             sparsity=sparsity,

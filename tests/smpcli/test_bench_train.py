@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 from smpcli import api
 from smpcli.bench import train
 from smpcli.bench.shapes import SHAPES, VOCABULARY, random_checkpoint
-from smpcli.bench.train import Entrant, Timed, make_entrant
+from smpcli.bench.train import Case, Entrant, Timed, make_entrant
 from smpcli.errors import UserError
 from smpcli.main import app
 
@@ -64,6 +64,15 @@ def test_every_method_trains_on_a_shape(capsys: pytest.CaptureFixture[str]) -> N
     # A CPU has no kernels to count.
     assert all(set(row) == {"method", "seconds", "ratio", "peak_memory"} for row in rows)
     assert all(row["seconds"] > 0 and row["peak_memory"] == 0 for row in rows)
+
+
+def test_operations_are_counted_on_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Case] = []
+    monkeypatch.setattr("smpcli.bench.operations.count_operations", lambda methods, case: seen.append(case) or [])
+    smp("smp", "--operations", "--shape", "bert-tiny", "--json")
+    assert "smp-shape-" in seen[0].model and not Path(seen[0].model).exists()
+    with pytest.raises(UserError, match=r"^unknown shape 'tiny'; did you mean 'bert-tiny'"):
+        api.bench_operations(shape="tiny")
 
 
 def test_a_shape_is_refused_in_a_line() -> None:
