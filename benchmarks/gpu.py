@@ -148,7 +148,7 @@ def choose(
 ) -> list[Tensor]:
     """The masks that a method gives fresh layers at a density, on the CPU. scored: the kind of scores."""
     kind = METHODS.load(method)
-    first = {"init": "zero"} if kind.trains_scores else {}
+    first: dict[str, Any] = {"init": "zero"} if kind.trains_scores else {}
     pruner = kind(kind.Settings(**first, **settings))
     attach(pruner, layers, {})
     for layer, one in zip(layers, scores(scored, tuple(layer.weight.shape for layer in layers)), strict=True):
@@ -269,7 +269,7 @@ class FullSortLinear(nn.Module):
         self.scores = nn.Parameter(0.01 * torch.randn_like(linear.weight))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        mask = KeepHighest.apply(self.scores, self.kept)
+        mask = KeepHighest.apply(self.scores, self.kept)  # type: ignore[no-untyped-call]
         return nn.functional.linear(inputs, self.weight * mask, self.bias)
 
 
