@@ -125,7 +125,7 @@ def count(table: Table, column: str) -> Counter[str]:
 
 
 def kind_and_labels(table: Table, column: str) -> tuple[str, list[str], list[str]]:
-    """Are the labels classes (then which, in order) or numbers to regress on? And which stand for no label?
+    """Are the labels classes (then which, in order) or numbers to regress on? And which mean no label?
 
     Numbers where one has a fraction, or where whole numbers are neither few nor 0, 1, 2, … (1, 2, 3, …).
     Raises `UserError` for labels that can't be meant.

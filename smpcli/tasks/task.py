@@ -129,7 +129,7 @@ class Task(BaseModel):
         for metric in self.metrics:
             if metric not in traits.metrics:
                 known = ", ".join(traits.metrics)
-                raise ValueError(f"metrics: '{metric}' is none for {self.kind}; known: {known}")
+                raise ValueError(f"metrics: '{metric}' isn't one for {self.kind}; known: {known}")
         if labels and "f1" in self.metrics and len(labels) != 2:
             raise ValueError("metrics: f1 is that of the second of two labels; take macro_f1 for more")
         return self

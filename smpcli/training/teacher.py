@@ -71,7 +71,7 @@ def check_teacher(settings: Settings, local_only: bool = False) -> list[int] | N
         if other.kind != kind:
             raise UserError(f"teacher {name} is of a {other.kind} task, this one is {kind}", "take another teacher")
         return _columns(task, other.labels, name)
-    # What looks like a folder and is none is wrong whether or not the hub is asked.
+    # What looks like a folder and isn't one is wrong whether or not the hub is asked.
     model_path(name)
     try:
         config = load_config(name, local_only=local_only)

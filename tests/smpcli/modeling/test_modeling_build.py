@@ -216,7 +216,7 @@ def test_a_run_says_that_the_output_layer_starts_anew(pico: Any, sentiment: Any,
         str(sentiment.csv), model=str(base("tuned")), head="classifier", max_steps=1, output=tmp_path / "results",
         progress=Listening(notes),
     )  # fmt: skip
-    assert sum("stands for good, bad, the task asks for negative, positive" in note for note in notes) == 1
+    assert sum("is for good, bad, the task asks for negative, positive" in note for note in notes) == 1
 
 
 class Listening:

@@ -118,7 +118,7 @@ def test_rounding_is_let_through_and_a_hundredth_of_the_padding_is_not(leaks: fl
     if leaks < 1e-3:
         check_padding(Mean(leaks), "mean", Tokenizer())
         return
-    with pytest.raises(UserError, match="'mean' can't be used: it answers a text of 2 tokens otherwise"):
+    with pytest.raises(UserError, match="'mean' can't be used: it answers a text of 2 tokens differently"):
         check_padding(Mean(leaks), "mean", Tokenizer())
 
 
