@@ -48,11 +48,14 @@ class KindShares:
         place = [i for group in members for i in group]
         device = stacks.device
         # From the stacks' rows to kinds, and from kinds to the layers' order.
-        order = stacks.order.tolist()
-        self.gather = torch.tensor([order[i] for i in place], device=device)
+        row = {layer: number for number, layer in enumerate(stacks.places)}
+        self.gather = torch.tensor([row[i] for i in place], device=device)
         self.back = torch.tensor([place.index(i) for i in range(len(kinds))], device=device)
         self.size = torch.tensor(self.sizes, dtype=torch.float64, device=device)[:, None]
+        self.tiny = torch.tensor([TINY], dtype=torch.float64, device=device)
         self.places = torch.arange(len(kinds), dtype=torch.float64, device=device)
+        # -m, where the sum is that of the least important, then of one more, … of all.
+        self.full = torch.arange(1 - self.layers, 1, dtype=torch.float64, device=device)
 
     def counts(self, importance: Tensor, kept: int) -> Tensor:
         """Kept weights of each layer, (layers,) float64; `importance` in the order of the stacks' rows.
@@ -60,14 +63,12 @@ class KindShares:
         Clamping densities at 1 is water-filling. With the m most important layers of a kind full, the others have
         density r * (left - m) / sum(r of the others), in layers' worth of weights; the level (left - m) / sum that
         clamping ends at is the highest over m, as it rises while the next layer is above 1 and falls from there.
-        A NaN or infinite importance becomes an arbitrary number, so that all counts stay within their capacities.
+        A NaN counts as the least of all, so that all counts stay within their capacities.
         """
-        r = importance.index_select(0, self.gather).double().nan_to_num_(1.0, 1.0).clamp_(min=TINY)
-        r = r.view(-1, self.layers)
-        density = kept / self.total
-        left = [density * self.layers - full for full in reversed(range(self.layers))]
-        others = r.sort(1).values.cumsum(1)
-        level = torch.tensor(left, dtype=torch.float64, device=r.device).div(others).amax(1, keepdim=True)
+        # One operation: as float64, at least TINY, and TINY for NaN.
+        r = torch.fmax(importance.index_select(0, self.gather), self.tiny).view(-1, self.layers)
+        left = self.full + kept / self.total * self.layers
+        level = left.div(r.sort(1).values.cumsum(1)).amax(1, keepdim=True)
         shares = (r * level).clamp_(max=1) * self.size
         return round_to_total(shares.view(-1).index_select(0, self.back), kept, self.places)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -207,6 +208,16 @@ class Stacks:
         """A number for each row of each stack, as one vector in the order of the layers."""
         return torch.cat(list(of_stacks)).index_select(0, self.order)
 
+    def sent(self, numbers: Sequence[Any]) -> Tensor:
+        """Numbers of the host as float64 on the device, without waiting for it."""
+        host = torch.from_numpy(np.array(numbers, dtype=np.float64))
+        # Only from pinned memory does a GPU take them by itself.
+        return (
+            host.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else host.to(self.device)
+        )
+
     def counts(self, of_layers: Sequence[int] | Tensor) -> list[RowCounts]:
         """How many weights each layer keeps, (layers,), by stack."""
         lengths = [len(stack.layers) for stack in self.stacks]
@@ -219,7 +230,7 @@ class Stacks:
             kept = [[next(known) for _ in range(length)] for length in lengths]
             bounds = [(min(of), max(of)) for of in kept]
             both = [[count for of in kept for count in of], [max(of) - count for of in kept for count in of]]
-            values, fewer = torch.tensor(both, device=self.device)
+            values, fewer = self.sent(both)
         parts = zip(self.stacks, torch.split(values, lengths), torch.split(fewer, lengths), bounds, strict=True)
         return [RowCounts(own, less, *bound, stack.rule, stack.mask) for stack, own, less, bound in parts]
 

@@ -124,6 +124,10 @@ class StackedChannels:
         self.in_head = per_head[0] if per_head[0] == per_head[2] else None
         self.one = torch.ones((), dtype=torch.float64, device=device)
         self.places = torch.arange(len(layers), dtype=torch.float64, device=device)
+        # Layers that no trial has shown to compute with fewer channels: the loss reaches all of them.
+        self.whole = [
+            torch.tensor([[not layer.narrows] for layer in stack.layers], device=device) for stack in stacks.stacks
+        ]
         self.alive_of = [torch.ones_like(stack.mask) for stack in stacks.stacks]
 
     def restrict(
@@ -132,7 +136,7 @@ class StackedChannels:
         """As `Channels.restrict`. scores: (n, size) of each stack; counts: of each layer, `kept` in all; fraction: of
         channels, at most so many keep weights. Returns (layers,) float64."""
         if not isinstance(counts, Tensor):
-            counts = torch.tensor(counts, dtype=torch.float64, device=self.stacks.device)
+            counts = self.stacks.sent(counts)
         budget, needed = int(fraction * self.total), math.ceil(kept * self.total / self.prunable)
         alive = self._afford(self._missed(scores, counts), max(budget, needed), needed).view(self.blocks, -1)
         heads, neurons = alive[:, : self.heads], alive[:, self.heads :]
@@ -155,13 +159,12 @@ class StackedChannels:
 
         Of a block without a head that is none of its attention; `Channels` computes with one head there, as it must.
         """
-        narrows = [layer.narrows for layer in self._layers_of(stack)]
+        number = self._number(stack)
+        narrows = [layer.narrows for layer in self.stacks.stacks[number].layers]
         if not any(narrows):
             return None
-        alive = self._alive_in(stack)
-        if not all(narrows):
-            alive = alive | ~torch.tensor(narrows, device=alive.device)[:, None]
-        return alive, -1
+        alive = self.alive_of[number]
+        return (alive if all(narrows) else alive | self.whole[number]), -1
 
     def _missed(self, scores: Sequence[Tensor], counts: Tensor) -> Tensor:
         """What each unit would be missed for, (units of all blocks,), a block's heads before its neurons."""
@@ -199,6 +202,3 @@ class StackedChannels:
 
     def _alive_in(self, stack: MaskedLayer) -> Tensor:
         return self.alive_of[self._number(stack)]
-
-    def _layers_of(self, stack: MaskedLayer) -> list[MaskedLayer]:
-        return self.stacks.stacks[self._number(stack)].layers
