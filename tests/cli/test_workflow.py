@@ -228,7 +228,7 @@ def test_an_interrupted_run_is_unfinished_and_can_be_repeated(
 
     command = ["prune", "--method", "smp", *on_pico, "--output", str(tmp_path)]
     with monkeypatch.context() as patched:
-        patched.setattr("smpcli.training.run._result", interrupt)
+        patched.setattr("smpcli.training.result.make_result", interrupt)
         done = smp(*command, "--quiet")
     assert done.code == 130 and done.out == ""
     assert done.err.startswith("error: interrupted") and done.err.count("\n") == 1
@@ -662,9 +662,9 @@ def test_from_python_nothing_is_printed(
 HEAVY = {"torch", "transformers", "datasets", "pandas", "numpy", "accelerate", "sklearn", "scipy", "safetensors"}
 # typer's rich help takes a Markdown parser and a formatter of tracebacks, and no command needs those.
 RICH_HELP = {"markdown_it", "pygments", "rich.markdown", "rich.traceback", "typer.rich_utils"}
-# What reads settings and YAML, tables, and looks for plugins.
+# What reads settings and YAML; what lists things, and shows them as tables.
 SETTINGS = {"smpcli.settings", "smpcli.yaml_text", "smpcli.tasks", "yaml", "ruamel", "filelock"}
-SHOWN = {"rich", "smpcli.catalogue", "pruners.registry"}
+SHOWN = {"rich", "smpcli.catalogue"}
 # typer takes pydantic for a command's options, even where none is given.
 OPTIONS = {"pydantic", "importlib.metadata"}
 
