@@ -108,8 +108,18 @@ class MaskedLayer:
         effective = self.effective
         fits = effective.shape == weight.shape and effective.dtype == dtype
         if not fits or effective.data_ptr() == self.weight.data_ptr():
-            effective.data = torch.empty_like(weight, dtype=dtype)
+            self.compute_with(torch.empty_like(weight, dtype=dtype))
         apply_mask(weight, mask, out=effective)
+
+    def compute_with(self, memory: Tensor, bias: Tensor | None = None) -> None:
+        """Let the module hold W' (and, if given, its bias) in this memory, of whatever shape and type.
+
+        The parameters stay the same objects, as optimisers, wrappers and tied modules hold on to them. Only here is
+        memory exchanged beneath a parameter in training.
+        """
+        self.effective.data = memory
+        if bias is not None:
+            self.module.bias.data = bias
 
     def _set_bias(self, rows: Tensor | None) -> None:
         """Leave the module only these of its bias's numbers, or give it back all of them (None)."""
@@ -119,6 +129,6 @@ class MaskedLayer:
         if self.bias is None or len(bias) == len(self.weight):
             self.bias = bias.detach()
         if rows is not None:
-            bias.data = self.bias[rows]
+            self.compute_with(self.effective.data, self.bias[rows])
         elif len(bias) != len(self.weight):
-            bias.data = self.bias
+            self.compute_with(self.effective.data, self.bias)

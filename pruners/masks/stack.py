@@ -164,7 +164,7 @@ class Stacks:
             self.effective = torch.empty_like(self.mask, dtype=dtype)
             parts = torch.split(self.effective, [layer.size for layer in self.layers])
             for layer, part in zip(self.layers, parts, strict=True):
-                layer.effective.data = part.view(layer.weight.shape)
+                layer.compute_with(part.view(layer.weight.shape))
             for stack, own in zip(self.stacks, self.by_size(self.effective), strict=True):
                 stack.held = own
         torch.mul(self.weight.detach(), self.mask, out=self.effective)

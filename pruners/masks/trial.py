@@ -126,4 +126,4 @@ def _as_they_were(layers: Sequence[MaskedLayer]) -> Iterator[None]:
             layer.part = part
             layer.set_mask(mask)
             if effective.data_ptr() == layer.weight.data_ptr():
-                layer.effective.data = effective
+                layer.compute_with(effective)
