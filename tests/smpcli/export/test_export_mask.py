@@ -144,7 +144,7 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any], dict[str, torch.Tensor]], Any
     ("three labels for two rows", lambda about, _: about.update(labels=["a", "b", "c"]), "classifier"),
     ("no model", lambda about, _: about.pop("model"), "model: Field required"),
     ("a number for a name", lambda about, _: about.update(task=3), "task"),
-    ("an odd code", lambda about, _: about["codes"].update({QUERY: "zip"}), "none of packed"),
+    ("an odd code", lambda about, _: about["codes"].update({QUERY: "zip"}), "not one of packed"),
     ("codes of others", lambda about, _: about["codes"].update(strange="gaps"), "codes are of other matrices"),
     ("codes as a list", lambda about, _: about.update(codes=[1]), "codes are of other matrices"),
     ("no head", lambda _, tensors: tensors.pop("classifier.weight"), "lacks classifier.weight"),
