@@ -17,7 +17,7 @@ from pruners.errors import SettingError
 from pruners.masks.allocation import uniform_counts
 from pruners.masks.layer import LayerStatistics, MaskedLayer
 from pruners.masks.stack import elementwise, highest, scores_of
-from pruners.schedule import cubic_decay, linear_decay
+from pruners.schedule import DENSITIES
 
 #: Kept weights of each layer: a list, or where the host needn't know them a vector (layers,) float64 on their device.
 Counts = list[int] | Tensor
@@ -109,7 +109,7 @@ class Pruner:
 
     def density(self, progress: float, final: float) -> float:
         """Fraction of prunable weights that remain at `progress` (SMP eq. 5 with N = ramp_end of the run)."""
-        shape = cubic_decay if self.settings.schedule == "cubic" else linear_decay
+        shape = DENSITIES[self.settings.schedule]
         return shape(progress, final, self.settings.ramp_start, self.settings.ramp_end)
 
     def penalty_weight(self, progress: float) -> float:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pruners.base import Counts, setting
-from pruners.masks.counts import global_counts
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.stack import elementwise, stacks_of
+from pruners.masks.stacked_allocation import global_counts
 from pruners.movement import Movement, MovementSettings
 from pruners.scored import structure_setting
 

@@ -1,6 +1,11 @@
-"""Density and penalty as functions of progress t/T in [0, 1], so that a schedule fits a run of any length."""
+"""Density and penalty as functions of progress t/T in [0, 1], so that a schedule fits a run of any length.
+
+Another density schedule is a function here with its entry in DENSITIES, and its name in the setting `schedule` of base.py.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 
 def _ramp(progress: float, start: float, end: float) -> float:
@@ -28,3 +33,7 @@ def cubic_rise(progress: float, final: float, start: float = 0.0, end: float = 1
     SMP as released goes from 0 to T, soft movement's release from 0.1 T to 0.8 T. `end` 0: lambda_f from the start.
     """
     return final * (1 - (1 - _ramp(progress, start, end)) ** 3)
+
+
+#: (progress, final density, start, end of the ramp) -> density, by the name that the setting `schedule` takes.
+DENSITIES: dict[str, Callable[[float, float, float, float], float]] = {"cubic": cubic_decay, "linear": linear_decay}

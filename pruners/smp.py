@@ -10,9 +10,9 @@ import torch
 
 from pruners.base import Counts, setting
 from pruners.masks.allocation import proportional_counts
-from pruners.masks.counts import KindShares, global_counts
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.stack import pieces, scores_of, stacks_of
+from pruners.masks.stacked_allocation import KindShares, global_counts
 from pruners.scored import ScoredPruner, ScoredSettings, structure_setting
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from pruners.base import Counts, setting
-from pruners.masks.counts import global_counts
 from pruners.masks.layer import MaskedLayer
+from pruners.masks.stacked_allocation import global_counts
 from pruners.movement import Movement, MovementSettings
 
 

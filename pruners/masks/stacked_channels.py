@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pruners.masks.allocation import SAMPLE_STRIDE
-from pruners.masks.counts import fit
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.stack import RowCounts, Stacks
+from pruners.masks.stacked_allocation import fit
 from pruners.masks.structure import SAMPLED_FROM, find_channels
 
 

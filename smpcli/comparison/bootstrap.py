@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from smpcli.comparison.resampled import statistic
+from smpcli.comparison.resampled_metrics import statistic
 from smpcli.runs.rundir import RunDir, RunError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from smpcli.comparison.resampled import Array, Statistic
+    from smpcli.comparison.resampled_metrics import Array, Statistic
 
 RESAMPLES = 2000
 LEVEL = 0.95

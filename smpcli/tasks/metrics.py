@@ -1,6 +1,7 @@
 """GLUE's metrics, by scikit-learn and SciPy, and SQuAD's, by torchmetrics; none ever comes out as NaN.
 
-Each library is imported where a metric needs it: they take seconds, and accuracy, a mean, needs none.
+Each library is imported where a metric needs it: they take seconds, and accuracy, a mean, needs none. A new metric is
+named in `traits.py`, too, and has a form for intervals in `comparison/resampled_metrics.py`.
 """
 
 from __future__ import annotations

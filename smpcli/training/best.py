@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from smpcli.errors import UserError
-from smpcli.training.state import BestAbout, Saved
+from smpcli.training.checkpoint_contents import BestAbout, Saved
 
 if TYPE_CHECKING:
     from pruners.base import Pruner
-    from smpcli.training.state import State
+    from smpcli.training.checkpoint_contents import State
 
 
 class Best:

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run's next step depends on, as tensors and JSON. A resumed run is the same run.
+"""When checkpoints are written, where, and how one is read; `checkpoint_contents.py` has what they hold.
 
 checkpoint/ holds one file a checkpoint, and index.json, which names the last and the best. A file is complete in
 itself and appears whole or not at all, and so does the index, so there is no moment at which a kill leaves nothing to
@@ -24,11 +24,7 @@ from pydantic import ValidationError
 from smpcli.errors import Interrupted, Invalid, UserError, one_line
 from smpcli.files import cannot_write, write_json
 from smpcli.runs.maskfile import pack, read_described, write_described
-from smpcli.training.health import Health, refuse_infinite
-from smpcli.training.interruption import Interruption, Stopped
-from smpcli.training.processes import largest
-from smpcli.training.progress import Position, Watch
-from smpcli.training.state import (
+from smpcli.training.checkpoint_contents import (
     FORMAT,
     VERSION,
     CheckpointInfo,
@@ -38,6 +34,10 @@ from smpcli.training.state import (
     random_tensors,
     restore_random,
 )
+from smpcli.training.health import Health, refuse_infinite
+from smpcli.training.interruption import Interruption, Stopped
+from smpcli.training.processes import largest
+from smpcli.training.progress import Position, Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from smpcli.settings import Settings
     from smpcli.tasks.data import TaskData
     from smpcli.training.checkpoint import Identity
+    from smpcli.training.checkpoint_contents import Saved
     from smpcli.training.loop import Summary
     from smpcli.training.progress import Step
     from smpcli.training.session import Session
-    from smpcli.training.state import Saved
 
 # metrics.jsonl gets about this many rows of training loss.
 METRIC_ROWS = 100

@@ -39,6 +39,7 @@ from smpcli.modeling.layers import masked_layers
 from smpcli.modeling.limits import limits_of
 from smpcli.modeling.reading import held_in_every, read_alike, read_specials, remark
 from smpcli.training.best import Best
+from smpcli.training.checkpoint_contents import State
 from smpcli.training.distillation import distil
 from smpcli.training.loop import Summary, Training, train
 from smpcli.training.needs import count_steps
@@ -46,7 +47,6 @@ from smpcli.training.objective import Objective, task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
 from smpcli.training.processes import check_batch, start_alike
 from smpcli.training.progress import Step, TrainingDiverged
-from smpcli.training.state import State
 from smpcli.training.statistics import input_statistics
 from smpcli.training.teacher import check_teacher
 

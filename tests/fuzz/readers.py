@@ -51,7 +51,7 @@ def _head(path: Path) -> None:
 
 def _checkpoint(path: Path) -> None:
     from smpcli.training.checkpoint import _read_file
-    from smpcli.training.state import restore_random
+    from smpcli.training.checkpoint_contents import restore_random
 
     saved = _read_file(path)
     import torch
@@ -233,7 +233,7 @@ def _safetensors() -> dict[str, bytes]:
 
     from smpcli.export.mask import FORMAT, VERSION
     from smpcli.runs.maskfile import compress, pack, write_described, write_masks
-    from smpcli.training.state import numpy_state
+    from smpcli.training.checkpoint_contents import numpy_state
 
     folder = Path(tempfile.mkdtemp(prefix="smp-fuzz-"))
     masks = {f"encoder.{i}": torch.arange(24).view(4, 6) % 3 == i for i in range(2)}

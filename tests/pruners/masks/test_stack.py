@@ -19,10 +19,10 @@ from pruners.l0 import L0
 from pruners.magnitude import Magnitude
 from pruners.masking import attach, draw_gates, fold_factors, refresh, show_masks, straight_through
 from pruners.masks import allocation
-from pruners.masks.counts import KindShares, fit, global_counts, round_to_total
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.selection import RowTopK
 from pruners.masks.stack import Stacks, score_parameters, stack_layers, stacks_of, weight_parameters
+from pruners.masks.stacked_allocation import KindShares, fit, global_counts, round_to_total
 from pruners.masks.structure import _fit
 from pruners.movement import Movement
 from pruners.scored import ScoredSettings
