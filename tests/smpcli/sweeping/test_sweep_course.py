@@ -29,6 +29,7 @@ class ByHand:
 
     def __init__(self, slots: int, codes: Mapping[str, int] | None = None) -> None:
         self.slots, self.codes = slots, codes or {}
+        self.remark: str | None = None
         self.order: list[str] = []
         self.running: list[str] = []
         self.most = 0
