@@ -172,7 +172,8 @@ def test_workers_get_it_and_runs_on_the_cpu_do_without(notes: Path, monkeypatch:
     engine = PoolEngine(3)
     try:
         engine.start("a", {"settings": {"device": "cpu"}})
-        assert engine.remark is None and not notes.exists()
+        before = engine.remark
+        assert before is None and not notes.exists()
         engine.start("b", {"settings": {"device": "auto"}})
         assert engine.remark == "3 workers share 2 GPUs through CUDA's multi-process service"
         shares = [engine._share(slot) for slot in range(3)]

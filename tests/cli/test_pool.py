@@ -41,7 +41,7 @@ def job(pico: Callable[[str], Path], sentiment: Any, tmp_path: Path) -> Callable
 
 @pytest.fixture
 def engine() -> Iterator[Callable[..., Any]]:
-    made: list[Any] = []
+    made: list[LocalEngine] = []
 
     def make(kind: type[LocalEngine] = PoolEngine, workers: int = 1) -> LocalEngine:
         made.append(kind(workers))
