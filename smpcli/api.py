@@ -294,14 +294,15 @@ def sweep(
     output: str | Path = "results",
     settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
-    engine: str = "local",
+    engine: str | None = None,
     address: str | None = None,
     watcher: SweepObserver | None = None,
 ) -> list[SweepRun]:
     """Make every run of a sweep file that isn't finished yet; returns all of them, `.state` says how each ended.
 
     file: a YAML file, or the name of a sweep (`smp sweep` lists them). settings: for every run, over the file's own.
-    workers: runs at a time. engine: "local" or "ray", `address` a Ray cluster's. Raises UserError for bad input.
+    workers: runs at a time. engine: "local" (a process for each run), "pool" (processes that stay; the default where
+    runs have a GPU) or "ray", `address` a Ray cluster's. Raises UserError for bad input.
     """
     _quietly()
     from smpcli.sweeping import engines
@@ -309,8 +310,8 @@ def sweep(
 
     engines.check(engine, workers, address)
     runs = plan_sweep(file, output=output, settings=settings)
-    if any(run.state == "waiting" for run in runs):
-        made = engines.make(engine, workers, address)
+    if waiting := [run.job.settings.run.device for run in runs if run.state == "waiting"]:
+        made = engines.make(engine or engines.usual(waiting), workers, address)
         carry_out(runs, Path(output).absolute(), made, watcher)
     return runs
 

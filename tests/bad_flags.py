@@ -35,7 +35,7 @@ CASES: list[tuple[str, ...]] = [
     (f"{GOOD} --set sede=1", "unknown setting 'sede'", "did you mean 'seed'?"),
     (f"{GOOD} --set method=smp", "'method' has a place of its own"),
     (f"{GOOD} --set seed", "--set takes key=value"),
-    (f"{GOOD} --engine slurm", "unknown engine 'slurm'", "local, ray"),
+    (f"{GOOD} --engine slurm", "unknown engine 'slurm'", "local, pool, ray"),
     (f"{GOOD} --workers 0", "--workers must be at least 1"),
     (f"{GOOD} --workers two", "--workers", "sweep --help"),
     (f"{GOOD} --calibrate", "--calibrate is for --dry-run"),

@@ -108,6 +108,13 @@ class SweepDisplay:
         if self.live is not None:
             self.live.stop()
 
+    def note(self, text: str) -> None:
+        """Something worth knowing, above the table."""
+        if self.live is not None:
+            self.live.console.print(text, markup=False, highlight=False)
+        elif not self.quiet:
+            console.talk(text)
+
     def changed(self, run: SweepRun) -> None:
         """A run has begun or ended."""
         if self.quiet or self.live is not None:

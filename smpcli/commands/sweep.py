@@ -31,9 +31,13 @@ def sweep(
         int | None, typer.Option(help="Runs at a time; they share the machine's threads.  [default: 1]")
     ] = None,
     engine: Annotated[
-        str,
-        typer.Option(help="local: processes here; ray: a Ray cluster.", autocompletion=completion.engines),
-    ] = "local",
+        str | None,
+        typer.Option(
+            help="local: a process for each run; pool: processes that make many; ray: a Ray cluster.  "
+            "[default: pool with a GPU, else local]",
+            autocompletion=completion.engines,
+        ),
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster's address.  [default: one is started on this machine]")
     ] = None,

@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are carried out: processes on this machine, or a Ray cluster."""
+"""Where the runs of a sweep are carried out: processes on this machine (`pool.py`: that stay), or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,9 +36,10 @@ class Outcome:
 
 
 class Engine(Protocol):
-    """Carries out as many runs at a time as it has `slots`."""
+    """Carries out as many runs at a time as it has `slots`. remark: what is worth knowing once a run has begun."""
 
     slots: int
+    remark: str | None
 
     def start(self, name: str, job: Mapping[str, Any]) -> None: ...
     def ended(self) -> dict[str, Outcome]: ...
@@ -49,7 +50,8 @@ class Engine(Protocol):
 ENGINES: Registry[Callable[[int | None, str | None], Engine]] = Registry(
     "engine",
     {
-        "local": ("smpcli.sweeping.engines:LocalEngine", "processes here"),
+        "local": ("smpcli.sweeping.engines:LocalEngine", "a process for each run, here"),
+        "pool": ("smpcli.sweeping.pool:PoolEngine", "processes here that make one run after another"),
         "ray": ("smpcli.sweeping.engines:RayEngine", "a Ray cluster"),
     },
 )
@@ -62,9 +64,17 @@ def fair_threads(workers: int, cpus: float | None = None) -> int:
     return max(1, int(cpus) // workers)
 
 
-def check(engine: str, workers: int | None, address: str | None) -> None:
+def usual(devices: Iterable[str]) -> str:
+    """The engine for runs with these --device: where a GPU makes short runs short, setting up takes most of them."""
+    import torch
+
+    return "pool" if torch.cuda.is_available() and any(device != "cpu" for device in devices) else "local"
+
+
+def check(engine: str | None, workers: int | None, address: str | None) -> None:
     """Raise `UserError` for what can't be meant, before anything begins."""
-    ENGINES.require(engine)
+    if engine is not None:
+        ENGINES.require(engine)
     if address is not None and engine != "ray":
         raise UserError("--address names a Ray cluster", "add --engine ray")
     if workers is not None and workers < 1:
@@ -77,75 +87,117 @@ def make(engine: str, workers: int | None, address: str | None) -> Engine:
     return ENGINES.load(engine)(workers, address)
 
 
-class LocalEngine:
-    """Each run in a process of its own; several share the processors and, in turn, the GPUs of this machine."""
+class Worker:
+    """A process that makes one run after another (`worker.py`). slot: its share of the machine; device: its runs'."""
 
-    def __init__(self, workers: int | None, address: str | None = None) -> None:
-        self.slots = workers or 1
-        self._running: dict[str, tuple[subprocess.Popen[bytes], Any, int]] = {}
-
-    def start(self, name: str, job: Mapping[str, Any]) -> None:
-        taken = {slot for _, _, slot in self._running.values()}
-        slot = next(slot for slot in range(self.slots) if slot not in taken)
+    def __init__(self, slot: int, device: str, share: Mapping[str, str]) -> None:
+        self.slot, self.device = slot, device
+        self.run: str | None = None
         # A file, as nobody empties a pipe.
-        said = tempfile.TemporaryFile()  # noqa: SIM115
-        process = subprocess.Popen(
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "smpcli.sweeping.worker"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            env={**os.environ, **self._share(slot)},
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            bufsize=0,
+            env={**os.environ, **share},
             # Ctrl-C in a terminal reaches the sweep alone, which then ends its workers.
             start_new_session=True,
         )
-        assert process.stdin is not None
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._jobs, self._answers = self.process.stdin, self.process.stdout
+        os.set_blocking(self._answers.fileno(), False)
+
+    def begin(self, name: str, job: Mapping[str, Any]) -> None:
+        self.run = name
+        # What an earlier run said isn't this one's; the process writes on from where this leaves the file.
+        self._said.seek(0)
+        self._said.truncate()
         # One that is dead already is found among those that ended.
         with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(job, default=os.fspath).encode() + b"\n")
-            process.stdin.flush()
-        self._running[name] = process, said, slot
+            self._jobs.write(json.dumps(job, default=os.fspath).encode() + b"\n")
+
+    def outcome(self) -> Outcome | None:
+        """How its run ended; None while it goes on. One that failed has ended the process, too."""
+        code = self.process.poll()
+        with suppress(BlockingIOError):
+            if self._answers.read(1):
+                return Outcome(0, "")
+        if code is None:
+            return None
+        self._said.seek(0)
+        return _outcome(code, self._said.read().decode("utf-8", "replace").strip())
+
+    def end(self, seconds: float) -> None:
+        """Wait for a process that was told to end, and don't wait long."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for file in (self._said, self._jobs, self._answers):
+            file.close()
+
+
+class LocalEngine:
+    """Each run in a process of its own; several share the processors and, in turn, the GPUs of this machine."""
+
+    #: Whether a process makes further runs when it has made one.
+    lasting = False
+
+    def __init__(self, workers: int | None, address: str | None = None) -> None:
+        self.slots = workers or 1
+        self.remark: str | None = None
+        self._workers: list[Worker] = []
+
+    def start(self, name: str, job: Mapping[str, Any]) -> None:
+        self._worker(job["settings"].get("device", "auto")).begin(name, job)
+
+    def _worker(self, device: str) -> Worker:
+        """One that is idle, or a new one. Its runs share a device, as a process is set up for one."""
+        for worker in [worker for worker in self._workers if worker.run is None]:
+            if worker.device == device and worker.process.poll() is None:
+                return worker
+            self._end(worker)
+        taken = {worker.slot for worker in self._workers}
+        slot = next(slot for slot in range(self.slots) if slot not in taken)
+        self._workers.append(Worker(slot, device, self._share(slot)))
+        return self._workers[-1]
 
     def ended(self) -> dict[str, Outcome]:
         found = {}
-        for name, (process, said, _) in list(self._running.items()):
-            code = process.poll()
-            if code is None:
+        for worker in list(self._workers):
+            outcome = worker.outcome() if worker.run is not None else None
+            if outcome is None or worker.run is None:
                 continue
-            said.seek(0)
-            text = said.read().decode("utf-8", "replace").strip()
-            self._close(name)
-            found[name] = _outcome(code, text)
+            found[worker.run] = outcome
+            worker.run = None
+            if outcome.code != 0 or not self.lasting:
+                self._end(worker)
         return found
 
     def stop(self) -> None:
         """End all runs; each has some seconds to write a checkpoint."""
-        for process, _, _ in self._running.values():
-            process.terminate()
-        end = time.monotonic() + STOP_SECONDS
-        for name, (process, _, _) in list(self._running.items()):
-            try:
-                process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            self._close(name)
+        self._end(*self._workers)
 
-    def _close(self, name: str) -> None:
-        process, said, _ = self._running.pop(name)
-        said.close()
-        if process.stdin is not None:
-            with suppress(BrokenPipeError):
-                process.stdin.close()
+    def _end(self, *workers: Worker) -> None:
+        for worker in workers:
+            worker.process.terminate()
+        end = time.monotonic() + STOP_SECONDS
+        for worker in workers:
+            worker.end(max(0.0, end - time.monotonic()))
+            self._workers.remove(worker)
 
     def _share(self, slot: int) -> dict[str, str]:
         """A worker's part of the machine, as variables of its environment."""
         share = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(fair_threads(self.slots))}
-        if self.slots > 1 and (devices := _cuda_devices()):
+        if self.slots > 1 and (devices := cuda_devices()):
             share["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
         return share
 
 
-def _cuda_devices() -> list[str]:
+def cuda_devices() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [device for device in visible.split(",") if device]
@@ -190,6 +242,7 @@ class RayEngine:
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._ray = ray
+        self.remark: str | None = None
         self._tasks: dict[Any, str] = {}
         if address is not None:
             _reach(address)

@@ -55,7 +55,10 @@ class SweepRun:
 
 
 class SweepObserver(Protocol):
-    """What wants to know how a sweep goes on: when a run begins or ends, and several times a second."""
+    """What wants to know how a sweep goes on: when a run begins or ends, and several times a second.
+
+    One that has a method `note(text)` is told what is worth knowing.
+    """
 
     def changed(self, run: SweepRun) -> None: ...
     def tick(self, runs: list[SweepRun]) -> None: ...
@@ -103,6 +106,9 @@ def carry_out(runs: list[SweepRun], output: Path, engine: Engine, watcher: Sweep
                 engine.start(run.job.id, job)
                 run.state, started[run.job.id] = "running", time.monotonic()
                 watcher.changed(run)
+            if engine.remark:
+                _note(watcher, engine.remark)
+                engine.remark = ""
             for run in runs:
                 if run.state == "running":
                     run.seconds = time.monotonic() - started[run.job.id]
@@ -117,6 +123,12 @@ def carry_out(runs: list[SweepRun], output: Path, engine: Engine, watcher: Sweep
         ) from None
     finally:
         engine.stop()
+
+
+def _note(watcher: SweepObserver, text: str) -> None:
+    note = getattr(watcher, "note", None)
+    if note is not None:
+        note(text)
 
 
 def _taught(run: SweepRun, by_id: dict[str, SweepRun]) -> bool:

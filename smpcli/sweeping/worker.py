@@ -1,7 +1,12 @@
-"""One run of a sweep in a process of its own: `python -m smpcli.sweeping.worker`, the job as a line on stdin."""
+"""A process that makes runs of a sweep: `python -m smpcli.sweeping.worker`.
+
+A line of JSON on stdin is a run, an empty line on stdout says that it is finished. One that fails ends the process,
+with its exit code and its message on stderr.
+"""
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -11,6 +16,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from smpcli import console
@@ -34,23 +40,40 @@ def _prune(job: Mapping[str, Any]) -> None:
     run(resolve(flags=job["settings"]), Path(job["output"]), resume=begun)
 
 
-def _end_with_parent() -> None:
+def _listen(jobs: SimpleQueue[bytes]) -> None:
     """The sweep holds the other end of stdin: where it ends, however it ended, there is nobody left to work for."""
-    sys.stdin.buffer.read()
+    for line in sys.stdin.buffer:
+        jobs.put(line)
     # Training writes a checkpoint first; nothing else has anything to save.
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
     console.quieten_libraries()
-    job = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    code, message = make_run(job)
-    if message:
-        console.talk(message)
-    # The thread above still reads stdin, which a normal end would wait for.
-    sys.stderr.flush()
-    os._exit(code)
+    # Whatever a library prints is no answer.
+    answers = os.dup(sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    jobs: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_listen, args=[jobs], daemon=True).start()
+    while True:
+        code, message = make_run(json.loads(jobs.get()))
+        if code != 0:
+            # What a failed run left behind (a device in error, memory) is no start for another.
+            if message:
+                console.talk(message)
+            sys.stderr.flush()
+            # The thread above still reads stdin, which a normal end would wait for.
+            os._exit(code)
+        tidy()
+        os.write(answers, b"\n")
+
+
+def tidy() -> None:
+    """Leave nothing of a run in memory: models and optimisers lie in circles of references."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from smpcli.runs.rundir import RunDir
 from smpcli.settings import resolve
 from smpcli.sweeping import estimate as estimating
 from smpcli.sweeping import sweep as course
-from smpcli.sweeping.engines import LocalEngine, Outcome, fair_threads
+from smpcli.sweeping.engines import LocalEngine, Outcome, fair_threads, usual
 from smpcli.sweeping.grid import Job
 from smpcli.sweeping.progress_table import counts, render
 from smpcli.sweeping.sweep import SweepRun, carry_out
@@ -29,6 +29,7 @@ class ByHand:
 
     def __init__(self, slots: int, codes: Mapping[str, int] | None = None) -> None:
         self.slots, self.codes = slots, codes or {}
+        self.remark: str | None = None
         self.order: list[str] = []
         self.running: list[str] = []
         self.most = 0
@@ -143,8 +144,10 @@ def test_in_a_terminal_a_live_table_shows_every_run(tmp_path: Path, monkeypatch:
     found[1].state, found[1].step, found[1].steps = "running", 40, 200
     with SweepDisplay(quiet=False) as progress:
         progress.tick(found)
+        progress.note("[they] share a GPU")
         progress.changed(found[0])
         progress.live.refresh()  # type: ignore[union-attr]
+    assert "[they] share a GPU" in screen.getvalue()
     for text in ("first-run", "accuracy 0.8125", "1:05", "second-run", "40/200", "third-run", "waiting", "1 running"):
         assert text in screen.getvalue()
     # A table in place of lines.
@@ -165,6 +168,35 @@ def test_a_worker_gets_its_share_unless_the_person_has_decided(monkeypatch: pyte
     assert shares == [{"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": device} for device in ("2", "5", "2")]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert LocalEngine(1)._share(0) == {}
+
+
+@pytest.mark.parametrize(
+    ("there", "devices", "engine"),
+    [
+        (True, ["auto", "cpu"], "pool"),
+        (True, ["cuda:1"], "pool"),
+        (True, ["cpu", "cpu"], "local"),
+        (False, ["auto"], "local"),
+    ],
+)
+def test_processes_stay_where_runs_compute_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, there: bool, devices: list[str], engine: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    assert usual(devices) == engine
+
+
+def test_what_an_engine_remarks_is_told_once(tmp_path: Path) -> None:
+    class Listening(Silent):
+        told: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.told.append(text)
+
+    engine = ByHand(1)
+    engine.remark = "slow today"
+    carry_out(runs(tmp_path, "ab"), tmp_path, engine, Listening())
+    assert Listening.told == ["slow today"]
 
 
 # -- with real runs --------------------------------------------------------------------------------------
