@@ -1,6 +1,6 @@
 """Density and penalty as functions of progress t/T in [0, 1], so that a schedule fits a run of any length.
 
-Another density schedule is a function here, its entry in DENSITIES, and its name in the setting `schedule` of base.py.
+Another density schedule is a function here, its entry in DENSITIES, and a name in the setting `schedule` of base.py.
 """
 
 from __future__ import annotations
