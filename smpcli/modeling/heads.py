@@ -22,6 +22,8 @@ class TaskModel(nn.Module):
     padding: the token that isn't one of the text's (None, of older runs: only the attention mask tells).
     """
 
+    word_index: Tensor
+
     def __init__(
         self,
         backbone: Any,
@@ -50,6 +52,17 @@ class TaskModel(nn.Module):
     def config(self) -> Any:
         return self.backbone.config
 
+    @property
+    def word_ids(self) -> list[int] | None:
+        """Vocabulary ids of the label words, in label order; None of a head without words."""
+        return self._word_ids
+
+    @word_ids.setter
+    def word_ids(self, ids: list[int] | None) -> None:
+        self._word_ids = ids
+        # As an index, a list would be sent to the device in each forward pass. No state dict holds it.
+        self.register_buffer("word_index", None if ids is None else torch.tensor(ids), persistent=False)
+
     def forward(self, **inputs: Tensor) -> Tensor:
         """Token ids and masks (batch, length) -> logits (batch, labels)."""
         if self.word_ids is None:
@@ -58,7 +71,7 @@ class TaskModel(nn.Module):
         logits: Tensor = self.backbone(**inputs, **self._extra).logits
         # OPT and the like call what is inside their base model, so all positions arrive here.
         rows = torch.arange(len(logits), device=logits.device)
-        return logits[rows, self._positions if logits.shape[1] > 1 else 0][:, self.word_ids]
+        return logits[rows, self._positions if logits.shape[1] > 1 else 0][:, self.word_index]
 
     @property
     def _extra(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class SpanModel(TaskModel):
             return torch.stack([found.start_logits, found.end_logits], 1)
         logits: Tensor = found.logits
         if logits.shape[-1] > len(self.word_ids):
-            logits = logits[..., self.word_ids]
+            logits = logits[..., self.word_index]
         return logits.transpose(1, 2)
 
 
@@ -44,7 +44,7 @@ def _only_rows(decoder: Any, model: SpanModel) -> None:
     """
     if isinstance(decoder, nn.Linear):
         decoder.forward = lambda hidden: linear(  # type: ignore[method-assign, assignment]
-            hidden, decoder.weight[model.word_ids], None if decoder.bias is None else decoder.bias[model.word_ids]
+            hidden, decoder.weight[model.word_index], None if decoder.bias is None else decoder.bias[model.word_index]
         )
 
 

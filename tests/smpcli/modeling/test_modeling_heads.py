@@ -62,6 +62,20 @@ def test_words_head_passes_gradients_to_every_block(pico: Any, name: str) -> Non
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, path
 
 
+def test_label_words_are_an_index_at_the_device_that_no_state_dict_holds(pico: Any) -> None:
+    model, tokenizer = words_model(pico, "bert-mlm")
+    plain = hf.AutoModelForMaskedLM.from_pretrained(pico("bert-mlm"))
+    assert set(model.state_dict()) == {f"backbone.{name}" for name in plain.state_dict()}
+    assert model.to("meta").word_index.device.type == "meta"
+    model, _ = words_model(pico, "bert-mlm")
+    inputs = tokenizer(["the film was great"], return_tensors="pt")
+    before = model(**inputs)
+    assert model.word_ids is not None
+    model.word_ids = [model.word_ids[1], *model.word_ids]
+    assert torch.equal(model(**inputs), before[:, [1, 0, 1]])
+    assert TaskModel(plain, "classifier", set()).word_ids is None
+
+
 def test_words_without_a_mask_token_are_read_at_the_first_token(pico: Any) -> None:
     model, tokenizer = words_model(pico, "bert-mlm")
     inputs = tokenizer(["the film was [MASK]"], return_tensors="pt")
