@@ -21,6 +21,11 @@ from torch import nn
 from pruners.masks import selection
 from smpcli.bench.shapes import random_checkpoint
 from smpcli.bench.train import Case, Contestant, Entrant
+from smpcli.device import make_accelerator
+from smpcli.encoding.batches import training_order
+from smpcli.settings import resolve
+from smpcli.tasks.data import load_data
+from smpcli.training.session import prepare
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
@@ -159,14 +164,36 @@ def test_a_step_waits_for_nothing(method: str, precision: str) -> None:
     with random_checkpoint("bert-tiny") as folder:
         one = Contestant(method, Case(folder, 8, 12, precision, "cuda", 0.9, {}))
     one.turn()
-    batches = list(islice(iter(one.batches), 3))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in batches:
+        for batch in islice(iter(one.batches), 3):
             one.step(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     one.check()
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("name", ["bert-mlm", "bert", "roberta", "distilbert", "gpt2", "llama"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_padded_texts_are_not_waited_for(pico: Any, sentiment: Any, name: str, precision: str) -> None:
+    flags = {"task": str(sentiment.words), "method": "smp", "model": str(pico(name)), "sparsity": 0.8}
+    settings = resolve(flags=flags | {"precision": precision, "device": "cuda", "batch_size": 16, "bucket_window": 1})
+    session = prepare(settings, load_data(settings.task, None), make_accelerator("cuda"))
+    training = session.training()
+    training.model.train()
+    batches = enumerate(iter(session.batches(training_order(settings, session.train_set))))
+    # Only the first steps ask for memory.
+    for step, batch in islice(batches, 4):
+        training.step(step, batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step, batch in islice(batches, 4):
+            training.step(step, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    training.health.read()
 
 
 @pytest.mark.gpu

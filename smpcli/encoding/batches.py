@@ -173,20 +173,27 @@ def tokens_together(device: torch.device) -> int:
 
 
 def training_loader(
-    encoded: Encoded, order: LengthBuckets, part: int = 0, parts: int = 1, workers: int = 0, together: int = 0
+    encoded: Encoded,
+    order: LengthBuckets,
+    part: int = 0,
+    parts: int = 1,
+    workers: int = 0,
+    together: int = 0,
+    pinned: bool = False,
 ) -> DataLoader[Any]:
     """Batches in that order, each a list of micro-batches; of several processes, each gets its part of every batch.
 
     The mean over the parts' mean losses is the batch's: all parts are of one size, and a batch that can't be divided
     (an epoch's last) is each process's as a whole. workers: processes that collate ahead, 0: this one; their number
     changes no batch, nor its order. together: micro-batches of a batch are joined while they have no more padded
-    tokens than this; the gradient is the same but for rounding.
+    tokens than this; the gradient is the same but for rounding. pinned: in memory that a GPU reads by itself.
     """
     return DataLoader(
         encoded,
         batch_sampler=order,
         collate_fn=partial(_collate, encoded, order.lengths, -(-order.bucket // parts), part, parts, together),
         num_workers=workers,
+        pin_memory=pinned,
         worker_init_fn=_ignore_interrupts,
     )
 

@@ -32,6 +32,7 @@ from smpcli.errors import UserError
 from smpcli.evaluation.evaluate import Evaluation, evaluate
 from smpcli.kinds import KINDS, Kind
 from smpcli.kinds.rows import encode_rows
+from smpcli.modeling.attention import confirm_whole_mask
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel
@@ -129,9 +130,12 @@ class Session:
         accelerator = self.accelerator
         part, parts = accelerator.process_index, accelerator.num_processes
         together = tokens_together(accelerator.device)
-        loader = training_loader(self.train_set, order, part, parts, self.settings.run.data_workers, together)
+        # Only from pinned memory does a batch reach a GPU without being waited for.
+        pinned = accelerator.device.type == "cuda"
+        workers = self.settings.run.data_workers
+        loader = training_loader(self.train_set, order, part, parts, workers, together, pinned)
         # The loader has divided the batches itself; Accelerate would make them more, not smaller.
-        return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True)
+        return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True, non_blocking=pinned)
 
     def train(
         self, on_step: Callable[[Step], None], checkpoints: Checkpoints | None = None, read_every: int = 1
@@ -208,7 +212,8 @@ def assemble(
 ) -> Session:
     """The same from tokenised data, without a teacher.
 
-    stacked: compute matrices of one size together, as an accelerator does (None: where there is one).
+    stacked: compute as an accelerator does, matrices of one size together, without a question to the device (None:
+    where there is one).
     """
     task, device = settings.task, accelerator.device
     model = build_model(settings.run.spec, task, labels, tokenizer).to(device)
@@ -235,7 +240,10 @@ def assemble(
     _check_reached(layers, compute, model.config.model_type)
     if layers and not pruner.trains_weights and getattr(pruner.settings, "structure", 1.0) != 1:
         confirm_narrow(layers, compute)
-    if (device.type != "cpu" if stacked is None else stacked) and pruner.stacks(layers):
+    stacked = device.type != "cpu" if stacked is None else stacked
+    if stacked:
+        confirm_whole_mask(model, compute)
+    if stacked and pruner.stacks(layers):
         stack_layers(layers)
         # W lies elsewhere now.
         weights = trained_weights(pruner, model, layers)
