@@ -34,7 +34,7 @@ class Operations:
     """A row of the answer, of one step.
 
     operations: launched beyond the model's own forward and backward pass, by masks, gradients, clipping and the
-    optimiser; waits: those of which the host needs the answer before it can go on.
+    optimiser; waits: how often the host waits for the device in the whole step, the model's passes included.
     """
 
     method: str
@@ -45,8 +45,9 @@ class Operations:
 class Recorder(TorchDispatchMode):
     """Counts the operations within it by name; views and memory cost no launch.
 
-    A whole tensor's way to the host (`tolist`, `cpu`) is no operation on a CPU, so it doesn't show here: of a GPU,
-    `torch.cuda.set_sync_debug_mode("error")` finds it.
+    Python numbers made into a tensor count as a wait, as they go to the device in memory that isn't pinned; a tensor
+    of them that stays on the host looks the same. A whole tensor's way to the host (`tolist`, `cpu`) is no operation
+    on a CPU, so it doesn't show here: of a GPU, `torch.cuda.set_sync_debug_mode("error")` finds it.
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,8 @@ class Recorder(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if not func.is_view and name not in _FREE:
             self.launched[name] += 1
-        if name in _ASK or (name in ("index", "index_put_", "index_put") and _by_mask(args[1])):
+        by_mask = name in ("index", "index_put_", "index_put") and _by_mask(args[1])
+        if name in _ASK or by_mask or (name == "lift_fresh" and _sent(args[0])):
             self.waits[name] += 1
         return func(*args, **(kwargs or {}))
 
@@ -66,6 +68,11 @@ class Recorder(TorchDispatchMode):
 def _by_mask(indices: Any) -> bool:
     """Whether a mask among the indices makes the result's shape depend on numbers."""
     return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in indices)
+
+
+def _sent(made: Tensor) -> bool:
+    """Whether a new tensor holds Python numbers: not nothing, nor numpy's memory, which is the host's for good."""
+    return made.numel() > 0 and made.untyped_storage().resizable()
 
 
 def count_operations(methods: list[str], case: Case) -> list[Operations]:
@@ -85,8 +92,8 @@ def _count(contestant: Contestant) -> Operations:
     whole = recorded(lambda: training.step(STEP, batch))
     model = recorded(lambda: training.backward(batch))
     training.optimizer.zero_grad()
-    launched, waits = (sum(of.values()) for of in (whole.launched, whole.waits))
-    return Operations(contestant.method, launched - sum(model.launched.values()), waits - sum(model.waits.values()))
+    beyond = sum(whole.launched.values()) - sum(model.launched.values())
+    return Operations(contestant.method, beyond, sum(whole.waits.values()))
 
 
 def recorded(call: Callable[[], object]) -> Recorder:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor
+from torch.utils.data._utils.pin_memory import pin_memory
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from pruners.base import Pruner
@@ -24,9 +30,14 @@ from pruners.smp import SMP, SMPSettings
 from pruners.soft_movement import SoftMovement
 from smpcli.api import prune
 from smpcli.bench.operations import Recorder, recorded
+from smpcli.device import make_accelerator, settled
+from smpcli.encoding.batches import training_order
 from smpcli.evaluation.evaluate import Evaluation
+from smpcli.modeling.attention import confirm_whole_mask
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import masked_layers
+from smpcli.settings import resolve
+from smpcli.tasks.data import load_data
 from smpcli.training import session as sessions
 from smpcli.training.health import Health
 from smpcli.training.loop import Training, train
@@ -65,6 +76,7 @@ def training(pruner: Pruner, stacked: bool, layers: int = 2, precision: str = "f
         # As a trial finds of BERT; without narrow steps, so that both compute the same.
         layer.narrows = False
     if stacked:
+        assert confirm_whole_mask(model, lambda: model.eval()(**batch()[0][0]))
         stack_layers(masked)
     weights = trained_weights(pruner, model, masked)
     made = Training(
@@ -86,7 +98,11 @@ def training(pruner: Pruner, stacked: bool, layers: int = 2, precision: str = "f
 def batch(seed: int = 0, parts: int = 1) -> list[tuple[dict[str, Tensor], Tensor]]:
     draw = torch.Generator().manual_seed(seed)
     ids = torch.randint(5, 60, (parts, 6, 9), generator=draw)
-    return [({"input_ids": one, "attention_mask": torch.ones_like(one)}, torch.arange(6) % 2) for one in ids]
+    lengths = torch.randint(2, 10, (parts, 6, 1), generator=draw)
+    return [
+        ({"input_ids": one * mask, "attention_mask": mask.long()}, torch.arange(6) % 2)
+        for one, mask in zip(ids, torch.arange(9) < lengths, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -127,15 +143,14 @@ def test_l0_trains_stacked_to_the_density_asked_for() -> None:
 
 
 def operations(method: str, layers: int, precision: str = "fp32") -> tuple[int, int]:
-    """(launched, waits) of a step beyond the model's own passes."""
+    """Launched by a step beyond the model's own passes, and waits of the whole step."""
     made = training(METHODS[method](), stacked=True, layers=layers, precision=precision)
     made.health.waits = False
     for step in range(STEPS - 3):
         made.step(step, batch(step))
     whole = recorded(lambda: made.step(STEPS - 2, batch()))
     model = recorded(lambda: made.backward(batch()))
-    launched, waits = sum(whole.launched.values()), sum(whole.waits.values())
-    return launched - sum(model.launched.values()), waits - sum(model.waits.values())
+    return sum(whole.launched.values()) - sum(model.launched.values()), sum(whole.waits.values())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -160,10 +175,22 @@ def test_the_recorder_sees_what_waits_and_leaves_out_what_launches_nothing() -> 
         lambda: numbers.nonzero(),
         lambda: numbers.masked_select(numbers > 2),
         lambda: torch.equal(numbers, numbers),
+        lambda: torch.tensor([1, 2]),
+        lambda: numbers.new_tensor(1.0),
+        lambda: numbers[[1, 2]],
     ):
         recorder: Recorder = recorded(waiting)
         assert sum(recorder.waits.values()) == 1, waiting
-    assert not recorded(lambda: numbers[torch.tensor([1, 2])]).waits
+    index, owned = torch.tensor([1, 2]), np.ones(3)
+    for free in (
+        lambda: numbers[index],
+        lambda: numbers[0],
+        lambda: torch.where(numbers > 1, numbers, 0.0),
+        # Nothing is sent; numpy's memory is the host's, from which a copy may be pinned.
+        lambda: torch.tensor([]),
+        lambda: torch.from_numpy(owned),
+    ):
+        assert not recorded(free).waits, free
 
 
 # -- divergence ------------------------------------------------------------------------------------------------------
@@ -227,7 +254,7 @@ def test_a_training_that_diverges_says_the_step_however_seldom_it_is_asked(read_
     assert len(seen) == {1: 4, 3: 5, 100: STEPS}[read_every]
 
 
-# -- whole runs ------------------------------------------------------------------------------------------------------
+# -- whole sessions: heads, kinds, teachers -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -235,6 +262,112 @@ def stacked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs on this CPU are computed as an accelerator computes them."""
     assemble = sessions.assemble
     monkeypatch.setattr(sessions, "assemble", lambda *args, **how: assemble(*args, **{**how, "stacked": True}))
+
+
+def prepared(task: Path, model: Path, **flags: Any) -> sessions.Session:
+    settings = resolve(
+        flags={"task": str(task), "method": "smp", "model": str(model), "sparsity": 0.8, "bucket_window": 1, **flags}
+    )
+    return sessions.prepare(settled(settings), load_data(settings.task, None), make_accelerator("cpu"))
+
+
+def waits_of(session: sessions.Session) -> Counter[str]:
+    """Of the third step of a session."""
+    made = session.training()
+    made.model.train()
+    made.health.waits = False
+    batches = list(session.batches(training_order(session.settings, session.train_set)))[:3]
+    assert any(int(inputs["attention_mask"].min()) == 0 for inputs, _ in batches[2])
+    for step, batch in enumerate(batches[:2]):
+        made.step(step, batch)
+    return recorded(lambda: made.step(2, batches[2])).waits
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *(("bert", "classifier"), ("bert-mlm", "words"), ("roberta", "words"), ("distilbert", "prototype")),
+        *(("electra", "words"), ("mpnet", "words"), ("albert", "words"), ("gpt2", "words"), ("llama", "prototype")),
+        *(("deberta-v2", "words"), ("modernbert", "words")),
+    ],
+)
+def test_a_step_of_any_architecture_waits_for_nothing(
+    pico: Any, sentiment: Any, stacked: None, name: str, head: str
+) -> None:
+    found = waits_of(prepared(sentiment.words, pico(name), head=head, dropout=0.1, batch_size=8))
+    if name == "modernbert":
+        # Its windows are shorter than these texts, so it gets no mask of ours, and asks about its two.
+        assert found == {"_local_scalar_dense": 2}
+    elif name.startswith("deberta"):
+        # Numbers for its relative positions, of which most stay on the host.
+        assert set(found) == {"lift_fresh"}
+    else:
+        assert not found
+
+
+@pytest.mark.parametrize("head", ["words", "prototype", "classifier"])
+def test_a_step_of_spans_waits_for_nothing(pico: Any, quiz: Path, stacked: None, head: str) -> None:
+    model = pico("bert-mlm" if head == "words" else "bert")
+    assert not waits_of(prepared(quiz, model, head=head, max_length=32, stride=8, batch_size=8))
+
+
+@pytest.mark.parametrize("kind", ["sentiment", "scores", "quiz"])
+def test_a_step_with_a_teacher_waits_for_nothing(
+    pico: Any, sentiment: Any, quiz: Path, tmp_path: Path, stacked: None, kind: str
+) -> None:
+    task = {"sentiment": sentiment.csv, "scores": sentiment.scores, "quiz": quiz}[kind]
+    flags: dict[str, Any] = {"max_length": 32, "stride": 8} if kind == "quiz" else {}
+    model = pico("bert")
+    teacher = prune(str(task), "dense", None, model=str(model), output=tmp_path, max_steps=2, evaluations=1, **flags)
+    assert not waits_of(prepared(task, model, teacher=str(teacher.path), batch_size=8, **flags))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_in_parts_that_computes_twice_waits_for_nothing(
+    pico: Any, sentiment: Any, stacked: None, precision: str
+) -> None:
+    more = {"micro_batches": 2, "gradient_checkpointing": True, "batch_size": 16, "dropout": 0.1}
+    assert not waits_of(prepared(sentiment.csv, pico("bert"), precision=precision, **more))
+
+
+def test_a_gpu_reads_batches_from_pinned_memory_by_itself(
+    pico: Any, sentiment: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = prepared(sentiment.csv, pico("bert"), micro_batches=2, batch_size=16)
+    order = training_order(session.settings, session.train_set)
+    taken: list[tuple[bool, bool]] = []
+
+    def take(loader: Any, *args: Any, non_blocking: bool, **more: Any) -> None:
+        taken.append((loader.pin_memory, non_blocking))
+
+    monkeypatch.setattr(sessions, "prepare_data_loader", take)
+    for device in ("cpu", "cuda", "mps"):
+        elsewhere = SimpleNamespace(device=torch.device(device), process_index=0, num_processes=1)
+        dataclasses.replace(session, accelerator=elsewhere).batches(order)
+    assert taken == [(False, False), (True, True), (False, False)]
+
+
+def test_each_tensor_of_a_batch_is_pinned_and_sent() -> None:
+    """What torch and Accelerate make of a list of micro-batches, on a machine with nothing to send to."""
+
+    class Block:
+        def __init__(self, *done: str) -> None:
+            self.done = done
+
+        def pin_memory(self) -> Block:
+            return Block(*self.done, "pinned")
+
+        def to(self, device: str, non_blocking: bool) -> Block:
+            return Block(*self.done, f"sent to {device}" if non_blocking else "waited for")
+
+    batch = [({"input_ids": Block(), "attention_mask": Block()}, Block()) for _ in range(2)]
+    moved = send_to_device(pin_memory(batch), "far", non_blocking=True)
+    assert [len(micro) for micro in moved] == [2, 2]
+    for inputs, labels in moved:
+        assert [block.done for block in (*inputs.values(), labels)] == [("pinned", "sent to far")] * 3
+
+
+# -- whole runs ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
