@@ -456,7 +456,7 @@ def measure(part: str, options: argparse.Namespace, device: torch.device) -> tup
         with random_checkpoint("bert-tiny" if options.quick else "minilm") as folder:
             case = Case(folder, 16, 16, "fp32", str(device), 0.9, {})
             waits = find_waits(case, [DENSE, *BUILT_IN])
-        return waits, not any(one["steps"] for one in waits.values())
+        return waits, not any(one["steps"] or one["batches"] for one in waits.values())
     if part == "steps":
         rows = all_steps(str(device), options.quick)
         return rows, True
