@@ -73,8 +73,14 @@ def test_the_plot_is_a_picture_of_the_densities(
     from smpcli.export.card import _densities
     from smpcli.export.plot import plot_density
 
-    drawn = {}
-    monkeypatch.setattr(Axes, "plot", lambda self, x, y, **named: drawn.update({named["label"]: list(y)}))
+    drawn: dict[str, list[float]] = {}
+    plot = Axes.plot
+
+    def noted(self: Axes, x: Any, y: Any, **named: Any) -> Any:
+        drawn[named["label"]] = list(y)
+        return plot(self, x, y, **named)
+
+    monkeypatch.setattr(Axes, "plot", noted)
     plot_density(_densities(reopen(finished())), tmp_path / "again.png")
     masks = read_masks(finished() / "mask.safetensors")
     for name, mask in masks.items():
