@@ -470,7 +470,7 @@ REASONS = {
     "texts never reach": "some matrices are never reached by a text (cross-attention, another modality, entities)",
     "when it is padded": "padding changes the answer: a label would depend on the texts beside it",
     "it fails on a text": "it fails on a short text, in the small form that was tried",
-    "is no text encoder": "no text model",
+    "is not a text encoder": "no text model",
     "no gradient": "no gradient reaches its matrices",
     "don't fit its config.json": "the checkpoint is of one half of the model",
 }

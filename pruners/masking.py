@@ -17,7 +17,7 @@ from threading import Barrier
 import torch
 from torch import Tensor
 
-from pruners.base import Pruner
+from pruners.base import Counts, Pruner
 from pruners.errors import PrunerError
 from pruners.masks.allocation import kept_weights
 from pruners.masks.layer import LayerStatistics, MaskedLayer
@@ -56,8 +56,8 @@ def refresh(
     stacks = stacks_of(layers)
     kept = kept_weights(density, sum(layer.size for layer in layers))
     counts = pruner.allocate(layers, kept)
-    if isinstance(counts, Tensor) and not is_elementwise(pruner, "restrict"):
-        counts = [int(count) for count in counts.tolist()]
+    if not is_elementwise(pruner, "restrict"):
+        counts = _known(counts)
     counts = pruner.restrict(layers, counts, density)
     if not isinstance(counts, Tensor) and sum(counts) != kept:
         raise PrunerError(f"method '{pruner.name}' allocates {sum(counts):,} weights where {kept:,} are to remain")
@@ -84,22 +84,25 @@ def _selected(pruner: Pruner, layer: MaskedLayer, count: int) -> Tensor:
     return mask
 
 
-def _refresh_stacks(
-    pruner: Pruner, stacks: Stacks, counts: Sequence[int] | Tensor, dtype: torch.dtype | None
-) -> Tensor:
+def _refresh_stacks(pruner: Pruner, stacks: Stacks, counts: Counts, dtype: torch.dtype | None) -> Tensor:
     if is_elementwise(pruner, "select"):
         for stack, own in zip(stacks.stacks, stacks.counts(counts), strict=True):
             chosen = pruner.select(stack, own)
             if chosen is not stack.mask:
                 stack.mask.copy_(chosen)
     else:
-        known = counts.tolist() if isinstance(counts, Tensor) else counts
+        known = _known(counts)
         for layer, place in zip(stacks.layers, stacks.places, strict=True):
             layer.mask.copy_(_selected(pruner, layer, known[place]))
     for stack in stacks.stacks:
         stack.part = None if pruner.trains_weights else _part(pruner, stack)
     stacks.hold(dtype or stacks.weight.dtype)
     return (stacks.weight if stacks.scores is None else stacks.scores).detach().sum()
+
+
+def _known(counts: Counts) -> list[int]:
+    """Counts as a hook of a plugin knows them; of a device they are waited for."""
+    return [int(count) for count in counts.tolist()] if isinstance(counts, Tensor) else counts
 
 
 def _part(pruner: Pruner, stack: Stack) -> tuple[Tensor, int] | None:

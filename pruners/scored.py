@@ -14,7 +14,7 @@ from pruners.base import Counts, Pruner, PrunerSettings, setting
 from pruners.errors import PrunerError, SettingError
 from pruners.masks.allocation import kept_weights
 from pruners.masks.layer import LayerStatistics, MaskedLayer
-from pruners.masks.stack import RowCounts, elementwise, pieces, scores_of, stacks_of
+from pruners.masks.stack import elementwise, pieces, scores_of, stacks_of
 from pruners.masks.stacked_channels import StackedChannels, blocks_alike
 from pruners.masks.structure import Channels, has_channels
 from pruners.schedule import cubic_rise
@@ -134,12 +134,9 @@ class ScoredPruner(Pruner):
 
     @elementwise
     def select(self, layer: MaskedLayer, kept: Any) -> Tensor:
-        scores = scores_of(self, layer)
-        if isinstance(self.channels, StackedChannels) and isinstance(kept, RowCounts):
-            return self.channels.select(layer, scores, kept)
-        if isinstance(self.channels, Channels) and isinstance(kept, int):
-            return self.channels.select(layer, scores, kept)
-        return super().select(layer, kept)
+        if self.channels is None:
+            return super().select(layer, kept)
+        return self.channels.select(layer, scores_of(self, layer), kept)
 
     @elementwise
     def part(self, layer: MaskedLayer) -> tuple[Tensor, int] | None:

@@ -256,7 +256,7 @@ def _checkpoint(model: str | None, shape: str | None) -> AbstractContextManager[
     from smpcli.bench.shapes import check_shape, random_checkpoint
 
     if model is not None:
-        raise UserError("--shape makes a model of its own: leave out --model, or --shape")
+        raise UserError("--shape makes a model of its own", "leave out --model, or --shape")
     check_shape(shape)
     return random_checkpoint(shape)
 

@@ -49,3 +49,8 @@ def test_every_type_of_transformers_is_in_the_table(script: Any) -> None:
     if f"transformers {transformers.__version__}" in text:
         assert script.model_types() - names == set()
     assert {"bert", "roformer", "fnet"} <= script.model_types()
+
+
+def test_refusals_are_told_apart_by_words_that_the_program_says(script: Any) -> None:
+    said = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "smpcli").rglob("*.py"))
+    assert [words for words in script.REASONS if words not in said] == []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pruners.masks.allocation import SAMPLE_STRIDE
 from pruners.masks.layer import MaskedLayer
+from pruners.masks.selection import top_k_mask
 from pruners.masks.stack import RowCounts, Stacks
 from pruners.masks.stacked_allocation import fit
 from pruners.masks.structure import SAMPLED_FROM, find_channels
@@ -150,9 +151,15 @@ class StackedChannels:
         units = alive.double() @ self.parts
         return fit(counts, units.view(-1).index_select(0, self.unit_of) * self.width, kept, self.places)
 
-    def select(self, stack: MaskedLayer, scores: Tensor, kept: RowCounts) -> Tensor:
-        """The mask of the highest scores in the chosen channels of each row, bool (n, size)."""
-        return kept.highest(scores, self._alive_in(stack))
+    def select(self, piece: MaskedLayer, scores: Tensor, kept: int | RowCounts) -> Tensor:
+        """The mask of the highest scores in the chosen channels, of each row of a stack (n, size), or of a layer."""
+        if isinstance(kept, RowCounts):
+            return kept.highest(scores, self.alive_of[self._number(piece)])
+        stack = next(one for one in self.stacks.stacks if piece in one.layers)
+        alive = self.alive_of[self._number(stack)][stack.layers.index(piece)].view_as(scores)
+        mask = torch.zeros_like(alive)
+        mask[alive] = top_k_mask(scores[alive], kept)
+        return mask
 
     def part(self, stack: MaskedLayer) -> tuple[Tensor, int] | None:
         """Which weights the loss tells something about, bool (n, size), and -1; None: all.
@@ -199,6 +206,3 @@ class StackedChannels:
 
     def _number(self, stack: MaskedLayer) -> int:
         return next(i for i, one in enumerate(self.stacks.stacks) if one is stack)
-
-    def _alive_in(self, stack: MaskedLayer) -> Tensor:
-        return self.alive_of[self._number(stack)]

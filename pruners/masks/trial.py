@@ -73,7 +73,7 @@ def _agree(
             raise
         except Exception:  # whatever an architecture makes of shapes that it doesn't know
             return False
-        if len(whole) != len(narrow) or not all(map(_close, whole, narrow)):
+        if len(whole) != len(narrow) or not all(map(same_answers, whole, narrow)):
             return False
     return True
 
@@ -107,7 +107,8 @@ def _outputs(
             hook.remove()
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
+def same_answers(one: Tensor, other: Tensor) -> bool:
+    """Whether outputs of a model are equal but for rounding, relative to the largest number of `one`."""
     if one.shape != other.shape:
         return False
     # At padding, an architecture may leave NaN.

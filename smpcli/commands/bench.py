@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,35 +54,26 @@ def train(
     """
     from smpcli.settings import parse_assignment
 
-    settings = dict(map(parse_assignment, set_ or []))
+    case: dict[str, Any] = {
+        "model": model,
+        "shape": shape,
+        "batch_size": batch_size,
+        "length": length,
+        "sparsity": sparsity,
+        "precision": precision,
+        "device": device,
+        "settings": dict(map(parse_assignment, set_ or [])),
+    }
     if operations:
-        counted = api.bench_operations(
-            methods,
-            model=model,
-            shape=shape,
-            batch_size=batch_size,
-            length=length,
-            sparsity=sparsity,
-            precision=precision,
-            device=device,
-            settings=settings,
-        )
-        _show_operations(counted, json)
+        _show_operations(api.bench_operations(methods, **case), json)
         return
     rows = api.bench_train(
         methods,
-        model=model,
-        shape=shape,
-        batch_size=batch_size,
-        length=length,
-        sparsity=sparsity,
         rounds=rounds,
         threads=threads,
-        precision=precision,
-        device=device,
         memory=memory,
         on_round=None if quiet or json else lambda done: console.talk(f"round {done} of {rounds}"),
-        settings=settings,
+        **case,
     )
     if json:
         # What isn't measured on this device isn't there.

@@ -240,7 +240,8 @@ def assemble(
     _check_reached(layers, compute, model.config.model_type)
     if layers and not pruner.trains_weights and getattr(pruner.settings, "structure", 1.0) != 1:
         confirm_narrow(layers, compute)
-    stacked = device.type != "cpu" if stacked is None else stacked
+    # Counts are in float64 there, which Apple's devices don't have.
+    stacked = device.type not in ("cpu", "mps") if stacked is None else stacked
     if stacked:
         confirm_whole_mask(model, compute)
     if stacked and pruner.stacks(layers):

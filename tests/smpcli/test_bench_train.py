@@ -82,7 +82,7 @@ def test_operations_are_counted_on_a_shape(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_shape_is_refused_in_a_line() -> None:
     with pytest.raises(UserError, match=r"^unknown shape 'bert-bse'; did you mean 'bert-base'\?$"):
         api.bench_train(shape="bert-bse")
-    with pytest.raises(UserError, match=r"^--shape makes a model of its own: leave out --model, or --shape$"):
+    with pytest.raises(UserError, match=r"^--shape makes a model of its own; leave out --model, or --shape$"):
         api.bench_train(shape="bert-base", model="minilm")
 
 

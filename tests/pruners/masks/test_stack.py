@@ -275,7 +275,30 @@ class FirstOfEach(Movement):
     name, title = "first", "First"
 
     def select(self, layer: MaskedLayer, kept: int) -> Tensor:
+        assert isinstance(kept, int)
         return torch.arange(layer.size).view(layer.weight.shape) < kept
+
+
+class Checked(SMP):
+    """A plugin whose selection is ours with a word of its own, so that its counts come from the device."""
+
+    name, title = "checked", "Checked"
+
+    def select(self, layer: MaskedLayer, kept: int) -> Tensor:
+        assert isinstance(kept, int)
+        return super().select(layer, kept)
+
+
+@pytest.mark.parametrize("structure", [1.0, "auto"])
+@pytest.mark.parametrize("density", [0.05, 0.1, 0.6])
+def test_a_plugin_s_selection_goes_on_from_ours(structure: Any, density: float) -> None:
+    masks = []
+    for pruner, layers in both(lambda: Checked(SMPSettings(init="magnitude", structure=structure))):
+        pruner.begin(layers, 0.05)
+        refresh(pruner, layers, density)
+        masks.append([layer.mask.clone() for layer in layers])
+    for one, other in zip(*masks, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("kind", [ByRow, FirstOfEach])
