@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from string import ascii_lowercase, digits
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from smpcli.errors import unknown
+from smpcli.files import WriteError, refusal
 
 VOCABULARY = 30_522
 #: Name -> blocks, hidden size, heads, inner size; all of BERT's architecture.
@@ -29,7 +31,10 @@ def check_shape(name: str) -> None:
 
 @contextmanager
 def random_checkpoint(name: str) -> Iterator[str]:
-    """A folder with a model of that shape, the same every time, and its tokenizer; afterwards it is gone."""
+    """A folder with a model of that shape, the same every time, and its tokenizer; afterwards it is gone.
+
+    Raises UserError for a shape that isn't there, and where there is no room.
+    """
     check_shape(name)
     import torch
     from transformers import BertConfig, BertModel
@@ -45,8 +50,16 @@ def random_checkpoint(name: str) -> Iterator[str]:
     with TemporaryDirectory(prefix="smp-shape-") as folder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            BertModel(config).save_pretrained(folder)
-        _tokenizer().save_pretrained(folder)
+            model = BertModel(config)
+        try:
+            model.save_pretrained(folder)
+            _tokenizer().save_pretrained(folder)
+        except Exception as error:
+            if (refused := refusal(error)) is None:
+                raise
+            reason = refused.strerror or str(refused)
+            raise WriteError(Path(folder), reason, "make room, or name another place with TMPDIR") from error
+        del model
         yield folder
 
 

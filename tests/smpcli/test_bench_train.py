@@ -86,6 +86,20 @@ def test_a_shape_is_refused_in_a_line() -> None:
         api.bench_train(shape="bert-base", model="minilm")
 
 
+def test_a_shape_that_finds_no_room_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import BertModel
+
+    def full(self: Any, folder: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(BertModel, "save_pretrained", full)
+    with pytest.raises(
+        UserError, match=r"^can't write .*smp-shape-\S+: No space left on device; make room, or"
+    ) as error:
+        api.bench_operations(["smp"], shape="bert-tiny")
+    assert "\n" not in str(error.value)
+
+
 def test_what_a_gpu_tells_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [Timed("dense", 0.031, 1.0, 2**31, 1188.0, 0.0132), Timed("smp", 0.016, 0.5, 2**30)]
     monkeypatch.setattr(api, "bench_train", lambda *args, **more: rows)
