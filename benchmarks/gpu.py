@@ -29,7 +29,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from itertools import islice, product
 from pathlib import Path
@@ -303,6 +303,8 @@ def time_steps(name: str, case: Case, methods: list[str], rounds: int) -> list[d
     entrants: dict[str, Entrant] = {}
     peaks: dict[str, int] = {}
     makers: dict[str, Callable[[], Entrant]] = {one: partial(Contestant, one, case) for one in [DENSE, *methods]}
+    for one in (DENSE, *methods[:1]):
+        makers[f"{one}, no graph"] = partial(Contestant, one, replace(case, settings={"graph": "off"}))
     makers[FULL_SORT] = lambda: FullSort(case, entrants[DENSE])
     for one, make in makers.items():
         try:
@@ -324,7 +326,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         return "-" if value is None else format(factor * value, form)
 
     print(
-        f"  {rows[0]['case']}\n  {'':14}{'ms':>9}{'/ dense':>9}{'/ sort':>9}"
+        f"  {rows[0]['case']}\n  {'':16}{'ms':>9}{'/ dense':>9}{'/ sort':>9}"
         f"{'kernels':>9}{'beyond':>9}{'GPU ms':>9}{'MiB':>9}"
     )
     for row in rows:
@@ -337,7 +339,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             shown(row["device_seconds"], ".2f", 1000),
             shown(row["peak_memory"] or None, ",.0f", 2**-20),
         ]
-        print(f"  {row['method']:14}" + "".join(f"{cell:>9}" for cell in cells), flush=True)
+        print(f"  {row['method']:16}" + "".join(f"{cell:>9}" for cell in cells), flush=True)
 
 
 def all_steps(device: str, quick: bool) -> list[dict[str, Any]]:

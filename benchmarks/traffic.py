@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 from torch.utils._pytree import tree_leaves
 
 from pruners import masking
 from pruners.masks import layer, selection, structure
 from pruners.masks.allocation import SAMPLE_STRIDE
-from smpcli.bench.operations import Recorder
 from smpcli.bench.shapes import SHAPES, random_checkpoint
 from smpcli.bench.train import STEP, Case, Contestant
+from smpcli.training.launches import Recorder
 
 
 class Traffic(Recorder):
@@ -72,6 +73,33 @@ def in_torch() -> None:
     structure._threshold = threshold
 
 
+def by_kernels() -> None:
+    """Count of a selection what `pruners/masks/radix.py` reads and writes; what it chooses is the same."""
+    chosen = selection.RowTopK.mask
+
+    def mask(
+        self: selection.RowTopK,
+        rows: Tensor,
+        kept: Tensor,
+        fewer: Tensor,
+        least: int,
+        most: int,
+        inside: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        recorder = _get_current_dispatch_mode()
+        with _disable_current_modes():
+            found = chosen(self, rows, kept, fewer, least, most, inside, out)
+        if isinstance(recorder, Traffic):
+            # Four histograms, ties, the mask; and four choices, three numbers set, a running sum.
+            reads = sum(part.numel() * part.element_size() for part in (rows, inside) if part is not None)
+            recorder.bytes += 6 * reads + found.numel()
+            recorder.launched["kernel"] += 6 + 4 + 3 + 1
+        return found
+
+    vars(selection)["RowTopK"].mask = mask
+
+
 def measure(method: str, case: Case, alone: bool) -> str:
     """A line on one method's step, of which the first two, which ask for memory, aren't counted."""
     one = Contestant(method, case, stacked=not alone)
@@ -91,7 +119,10 @@ def main() -> None:
     parser.add_argument("methods", nargs="+")
     parser.add_argument("--shape", default="minilm", choices=list(SHAPES))
     parser.add_argument("--alone", action="store_true", help="a matrix at a time, as before")
+    parser.add_argument("--kernels", action="store_true", help="masks by our kernels, as on a GPU that has Triton")
     options = parser.parse_args()
+    if options.kernels:
+        by_kernels()
     if options.alone:
         torch.set_num_threads(1)
         in_torch()

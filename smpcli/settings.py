@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SPARSITY = 0.9
 # Where things are, and how something is computed, don't change the result.
-NOT_IN_DIGEST = {"device", "data_dir", "gradient_checkpointing", "checkpoint_every", "data_workers"}
+NOT_IN_DIGEST = {"device", "data_dir", "gradient_checkpointing", "graph", "checkpoint_every", "data_workers"}
 # Settings that came later, at the value that runs before them had: left out, so that those keep name and digest.
 AS_BEFORE = {"select": "last", "penalty_start": 0.0, "penalty_end": 1.0}
 TEACHER = {"teacher", "teacher_weight", "teacher_temperature", "teacher_kl"}
@@ -81,6 +81,11 @@ class RunSettings(BaseModel):
     )
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice instead of keeping them: less memory, slower steps"
+    )
+    graph: Literal["auto", "off"] = Field(
+        "auto",
+        description="the model's passes as CUDA graphs, launched at once, where the model allows it; off: kernel by "
+        "kernel",
     )
     teacher: str | None = Field(
         None, description="knowledge distillation: a dense run's folder, or a fine-tuned Hugging Face id or folder"

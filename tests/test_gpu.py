@@ -62,9 +62,15 @@ def test_the_script_runs_on_a_cpu(tmp_path: Path) -> None:
         "l0",
     }
     assert found["waits"] == "needs CUDA"
-    assert [row["method"] for row in found["steps"]] == ["dense", "smp", "full sort"]
+    assert [row["method"] for row in found["steps"]] == [
+        "dense",
+        "smp",
+        "dense, no graph",
+        "smp, no graph",
+        "full sort",
+    ]
     assert all(row["seconds"] > 0 and row["kernels"] is None for row in found["steps"])
-    assert found["steps"][2]["to_full_sort"] == 1
+    assert found["steps"][-1]["to_full_sort"] == 1
     assert (found["runs"]["runs"], found["runs"]["finished"]) == (1, 1)
 
 
@@ -158,6 +164,14 @@ def test_masks_are_those_of_a_cpu(gpu: ModuleType) -> None:
 
 @pytest.mark.gpu
 @needs_cuda
+def test_the_kernels_of_the_selection_are_confirmed() -> None:
+    from pruners.masks.radix import confirmed
+
+    assert confirmed(torch.device("cuda"))
+
+
+@pytest.mark.gpu
+@needs_cuda
 @pytest.mark.parametrize("method", ["dense", "smp", "movement", "magnitude", "soft-movement", "l0"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_step_waits_for_nothing(method: str, precision: str) -> None:
@@ -194,6 +208,32 @@ def test_padded_texts_are_not_waited_for(pico: Any, sentiment: Any, name: str, p
     finally:
         torch.cuda.set_sync_debug_mode("default")
     training.health.read()
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("method", ["dense", "smp", "movement"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_replayed_passes_train_as_those_carried_out(pico: Any, sentiment: Any, method: str, precision: str) -> None:
+    """Eight steps of texts of several lengths, the same with graphs and without."""
+    losses: list[list[float]] = []
+    for graph in ("auto", "off"):
+        flags = {"task": str(sentiment.csv), "method": method, "model": str(pico("bert")), "batch_size": 16}
+        flags |= {"sparsity": 0.8} if method != "dense" else {}
+        flags |= {"precision": precision, "device": "cuda", "dropout": 0.0, "graph": graph, "bucket_window": 1}
+        settings = resolve(flags=flags)
+        torch.manual_seed(0)
+        session = prepare(settings, load_data(settings.task, None), make_accelerator("cuda"))
+        training = session.training()
+        training.model.train()
+        losses.append([])
+        for step, batch in islice(enumerate(iter(session.batches(training_order(settings, session.train_set)))), 8):
+            training.step(step, batch)
+            training.health.read()
+            losses[-1].append(training.health.loss)
+        assert training.passes.note is None
+        assert bool(training.passes.shapes) == (graph == "auto")
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2 if precision == "bf16" else 1e-3)
 
 
 @pytest.mark.gpu

@@ -22,7 +22,12 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 CORE = [Requirement(text) for text in PROJECT["dependencies"]]
 EXTRAS = {name: [Requirement(text) for text in texts] for name, texts in PROJECT["optional-dependencies"].items()}
 #: Packages that come with a declared one by design: imported where the declared one is, at whatever version it wants.
-COMES_WITH = {"huggingface-hub": "transformers", "tokenizers": "transformers", "pyarrow": "datasets"}
+COMES_WITH = {
+    "huggingface-hub": "transformers",
+    "tokenizers": "transformers",
+    "pyarrow": "datasets",
+    "triton": "torch",
+}
 #: Imported where the extra is installed, only.
 OPTIONAL = {"onnx": "onnx", "onnxruntime": "onnx", "ray": "ray"}
 

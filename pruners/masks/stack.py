@@ -8,9 +8,10 @@ without stacks. What is trained is the flat memory itself: few, large parameters
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,22 @@ from torch import Tensor, nn
 
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.selection import RowTopK, top_k_mask
+
+
+class RowRule(Protocol):
+    """Selects the highest numbers of each row of a stack, as `RowTopK` does."""
+
+    def mask(
+        self,
+        rows: Tensor,
+        kept: Tensor,
+        fewer: Tensor,
+        least: int,
+        most: int,
+        inside: Tensor | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor: ...
+
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -44,7 +61,7 @@ class RowCounts:
     fewer: Tensor
     least: int
     most: int
-    rule: RowTopK
+    rule: RowRule
     out: Tensor
 
     def highest(self, scores: Tensor, inside: Tensor | None = None) -> Tensor:
@@ -77,7 +94,7 @@ class Stack(MaskedLayer):
         self.size = first.size
         self.gates: tuple[Tensor, Tensor] | None = None
         self.scores = self.row = self.column = None
-        self.rule: RowTopK
+        self.rule: RowRule
         shapes = [layer.weight.shape for layer in layers]
         ends, self.shapes = 0, []
         for (out, inputs), members in groupby(shapes):
@@ -113,6 +130,7 @@ class Stacks:
         self.rows = torch.tensor(self.places, device=self.device)
         self.stacks = [Stack(list(members)) for _, members in groupby(self.layers, lambda layer: layer.size)]
         self.effective: Tensor | None = None
+        self._laid_aside: Tensor | None = None
         self.scores: nn.Parameter | None = None
         # Row scores of all layers, then column scores.
         self.factors: nn.Parameter | None = None
@@ -133,7 +151,7 @@ class Stacks:
                 layer.row, layer.column = row.view(-1, 1), column.view(1, -1)
         rows = [(len(stack.layers), stack.size) for stack in self.stacks]
         for stack, shape in zip(self.stacks, rows, strict=True):
-            stack.rule = RowTopK(*shape, flat.dtype, self.device)
+            stack.rule = row_rule(*shape, flat.dtype, self.device)
         sizes = [size for count, size in rows for _ in range(count)]
         self.sizes = torch.tensor(sizes, dtype=torch.float64, device=self.device)
         self.hold(flat.dtype)
@@ -159,9 +177,17 @@ class Stacks:
         return [(layer, part) for layer in self.layers]
 
     def hold(self, dtype: torch.dtype) -> None:
-        """Have memory for W' of this type, W' * M in it, and every module see its part."""
+        """Have memory for W' of this type, W * M in it, and every module see its part.
+
+        Memory of another type than W's stays where it is through an evaluation, as recorded passes read it there.
+        """
         if self.effective is None or self.effective.dtype != dtype:
-            self.effective = torch.empty_like(self.mask, dtype=dtype)
+            if self.effective is not None and self.effective.dtype != self.weight.dtype:
+                self._laid_aside = self.effective
+            kept = self._laid_aside
+            self.effective = (
+                kept if kept is not None and kept.dtype == dtype else torch.empty_like(self.mask, dtype=dtype)
+            )
             parts = torch.split(self.effective, [layer.size for layer in self.layers])
             for layer, part in zip(self.layers, parts, strict=True):
                 layer.compute_with(part.view(layer.weight.shape))
@@ -280,6 +306,18 @@ def weight_parameters(layers: Sequence[MaskedLayer]) -> list[nn.Parameter]:
     if stacks is not None:
         return [stacks.weight] if isinstance(stacks.weight, nn.Parameter) else []
     return [layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter)]
+
+
+def row_rule(n: int, size: int, dtype: torch.dtype, device: torch.device) -> RowRule:
+    """What selects the highest of rows (n, size): our kernels where they work, else torch's operations."""
+    if device.type == "cuda" and dtype == torch.float32:
+        # Comes with torch where that is made for a GPU.
+        with suppress(ImportError):
+            from pruners.masks.radix import RadixTopK, confirmed
+
+            if confirmed(device):
+                return RadixTopK(n, size, device)
+    return RowTopK(n, size, dtype, device)
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

@@ -28,7 +28,7 @@ from smpcli.device import make_accelerator, settled
 from smpcli.encoding.batches import Encoded, training_order
 from smpcli.errors import UserError, one_line
 from smpcli.modeling.backbone import load_tokenizer
-from smpcli.settings import Settings, resolve
+from smpcli.settings import RunSettings, Settings, resolve
 from smpcli.training.session import Session, assemble
 
 DENSE = "dense"
@@ -238,7 +238,8 @@ def _settings(method: str, case: Case) -> Settings:
         "max_steps": TURN,
     }
     if method == DENSE:
-        return resolve(flags={key: value for key, value in flat.items() if key not in case.settings})
+        # Of the settings those that every method shares.
+        return resolve(flags={key: value for key, value in flat.items() if key in RunSettings.model_fields})
     return resolve(flags={"ramp_end": 0.0, **flat, "sparsity": case.sparsity})
 
 

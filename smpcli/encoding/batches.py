@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from smpcli.encoding.cut import Cut
@@ -180,6 +181,7 @@ def training_loader(
     workers: int = 0,
     together: int = 0,
     pinned: bool = False,
+    multiple: int = 1,
 ) -> DataLoader[Any]:
     """Batches in that order, each a list of micro-batches; of several processes, each gets its part of every batch.
 
@@ -187,11 +189,14 @@ def training_loader(
     (an epoch's last) is each process's as a whole. workers: processes that collate ahead, 0: this one; their number
     changes no batch, nor its order. together: micro-batches of a batch are joined while they have no more padded
     tokens than this; the gradient is the same but for rounding. pinned: in memory that a GPU reads by itself.
+    multiple: texts are padded to a length that this divides, as far as the longest of all goes.
     """
+    bucket = -(-order.bucket // parts)
+    longest = int(order.lengths.max())
     return DataLoader(
         encoded,
         batch_sampler=order,
-        collate_fn=partial(_collate, encoded, order.lengths, -(-order.bucket // parts), part, parts, together),
+        collate_fn=partial(_collate, encoded, order.lengths, bucket, part, parts, together, multiple, longest),
         num_workers=workers,
         pin_memory=pinned,
         worker_init_fn=_ignore_interrupts,
@@ -199,7 +204,15 @@ def training_loader(
 
 
 def _collate(
-    encoded: Encoded, lengths: np.ndarray, bucket: int, part: int, parts: int, together: int, indices: list[int]
+    encoded: Encoded,
+    lengths: np.ndarray,
+    bucket: int,
+    part: int,
+    parts: int,
+    together: int,
+    multiple: int,
+    longest: int,
+    indices: list[int],
 ) -> list[MicroBatch]:
     own = indices[part::parts] if len(indices) % parts == 0 else indices
     pieces: list[list[int]] = []
@@ -209,7 +222,14 @@ def _collate(
             pieces[-1] = joined
         else:
             pieces.append(piece)
-    return [encoded.collate(piece) for piece in pieces]
+    return [_padded(encoded, encoded.collate(piece), multiple, longest) for piece in pieces]
+
+
+def _padded(encoded: Encoded, batch: MicroBatch, multiple: int, longest: int) -> MicroBatch:
+    inputs, labels = batch
+    length = inputs["input_ids"].shape[1]
+    more = min(-(-length // multiple) * multiple, longest) - length
+    return {name: pad(ids, (0, more), value=encoded.padding[name]) for name, ids in inputs.items()}, labels
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -21,6 +21,7 @@ from smpcli.evaluation.evaluate import Evaluation
 from smpcli.training.health import Health, refuse_infinite
 from smpcli.training.objective import Objective
 from smpcli.training.optimizer import rate, set_rates
+from smpcli.training.passes import Passes, Recording
 from smpcli.training.processes import drawing_alike
 from smpcli.training.progress import FULL, Position, Step, TrainingDiverged, Watch
 
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished training says about itself. best: what dev chose, where it was asked to."""
+    """What a finished training says about itself. best: what dev chose, where it was asked to; note: of `Passes`."""
 
     evaluation: Evaluation
     history: list[tuple[int, dict[str, float]]]
     seconds: float
     loss: float
     best: Best | None = None
+    note: str | None = None
 
 
 class Training:
@@ -48,7 +50,8 @@ class Training:
 
     model: as it is called, so wrapped where several processes train; layers: the masked matrices, none for a method
     that doesn't prune; weights: the trained weights beside the scores; steps: of the whole run, which schedules are
-    fractions of; precision: "fp32" or "bf16", of the forward pass.
+    fractions of; precision: "fp32" or "bf16", of the forward pass; recording: what the model's passes are replayed
+    from, None: they are carried out.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Training:
         final_density: float,
         precision: str = "fp32",
         max_grad_norm: float = 1.0,
+        recording: Recording | None = None,
     ) -> None:
         self.model = model
         self.pruner = pruner
@@ -76,6 +80,7 @@ class Training:
         self.final_density = final_density
         self.precision = precision
         self.max_grad_norm = max_grad_norm
+        self.passes = Passes(self._pass, [one for one in model.parameters() if one.requires_grad], recording)
         self.health = Health(accelerator.device)
         self.scores = score_parameters(layers)
         self._trained = [*weights, *self.scores]
@@ -129,21 +134,25 @@ class Training:
 
     def backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         """Add up the gradients of a batch's mean loss, micro-batch by micro-batch; returns that loss, a scalar."""
-        accelerator = self.accelerator
         examples = sum(len(labels) for _, labels in micro_batches)
         total: Tensor | None = None
+        self.passes.begin()
         for inputs, labels in micro_batches:
             # Several processes exchange gradients once a batch.
             last = labels is micro_batches[-1][1]
-            with nullcontext() if last else accelerator.no_sync(self.model):
-                with training_context(self.precision, accelerator.device):
-                    logits = self.model(**inputs)
-                loss = self.objective(inputs, logits.float(), labels)
-                loss = loss if len(labels) == examples else loss * (len(labels) / examples)
-                accelerator.backward(loss)
-            total = loss.detach() if total is None else total + loss.detach()
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss = self.passes(inputs, labels, len(labels) / examples)
+            total = loss if total is None else total + loss
         assert total is not None, "a batch has examples"
         return total
+
+    def _pass(self, inputs: dict[str, Tensor], labels: Tensor, share: float) -> Tensor:
+        with training_context(self.precision, self.accelerator.device):
+            logits = self.model(**inputs)
+        loss = self.objective(inputs, logits.float(), labels)
+        loss = loss if share == 1 else loss * share
+        self.accelerator.backward(loss)
+        return loss.detach()
 
 
 def train(
@@ -210,7 +219,9 @@ def train(
         if best.step != steps:
             best.put_back()
             evaluation = evaluate()
-    return Summary(evaluation, history, time.perf_counter() - started, training.health.loss, best)
+    return Summary(
+        evaluation, history, time.perf_counter() - started, training.health.loss, best, training.passes.note
+    )
 
 
 def _is_final(density: float, final: float) -> bool:

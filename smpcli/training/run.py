@@ -181,6 +181,8 @@ def _carry_out(
         )
         progress.phase("training")
         summary = session.train(on_step, checkpoints, read_every=every)
+        if summary.note:
+            _note(progress, summary.note)
         if summary.best is not None:
             chosen = f"dev chose the model after step {summary.best.step:,} of {session.steps:,}"
             _note(progress, f"{chosen}, the best of {summary.best.among} evaluations at the final density")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pruners.base import Pruner
 from pruners.masking import attach
 from pruners.masks.layer import LayerStatistics, MaskedLayer
-from pruners.masks.stack import stack_layers
+from pruners.masks.stack import stack_layers, stacks_of
 from pruners.masks.trial import confirm_narrow
 from smpcli.encoding.batches import (
     Encoded,
@@ -46,6 +46,7 @@ from smpcli.training.loop import Summary, Training, train
 from smpcli.training.needs import count_steps
 from smpcli.training.objective import Objective, task_objective
 from smpcli.training.optimizer import make_optimizer, trained_weights
+from smpcli.training.passes import LENGTHS, CudaGraphs
 from smpcli.training.processes import check_batch, start_alike
 from smpcli.training.progress import Step, TrainingDiverged
 from smpcli.training.statistics import input_statistics
@@ -123,6 +124,20 @@ class Session:
             final_density=1 - run.sparsity,
             precision=run.precision,
             max_grad_norm=run.max_grad_norm,
+            recording=CudaGraphs(self.accelerator.device) if self.recorded else None,
+        )
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the model's passes are recorded as CUDA graphs, as far as is known before the first."""
+        run, accelerator = self.settings.run, self.accelerator
+        # Without stacks W' is not always of one size. Passes that are computed twice ask for the state of chance.
+        return (
+            run.graph == "auto"
+            and accelerator.device.type == "cuda"
+            and accelerator.num_processes == 1
+            and not run.gradient_checkpointing
+            and (not self.layers or stacks_of(self.layers) is not None)
         )
 
     def batches(self, order: LengthBuckets) -> Any:
@@ -133,7 +148,8 @@ class Session:
         # Only from pinned memory does a batch reach a GPU without being waited for.
         pinned = accelerator.device.type == "cuda"
         workers = self.settings.run.data_workers
-        loader = training_loader(self.train_set, order, part, parts, workers, together, pinned)
+        multiple = LENGTHS if self.recorded else 1
+        loader = training_loader(self.train_set, order, part, parts, workers, together, pinned, multiple)
         # The loader has divided the batches itself; Accelerate would make them more, not smaller.
         return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True, non_blocking=pinned)
 

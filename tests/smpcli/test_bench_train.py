@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from smpcli import api
 from smpcli.bench.shapes import SHAPES, VOCABULARY, random_checkpoint
-from smpcli.bench.train import Case, Entrant, Timed, make_entrant
+from smpcli.bench.train import Case, Contestant, Entrant, Timed, make_entrant
 from smpcli.errors import UserError
 from smpcli.main import app
 
@@ -53,6 +53,13 @@ def test_shapes_have_the_published_sizes(shape: str, millions: float) -> None:
     with torch.device("meta"):
         model = BertModel(config)
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_dense_has_the_settings_that_methods_share() -> None:
+    with random_checkpoint("bert-tiny") as folder:
+        case = Case(folder, 2, 4, "fp32", "cpu", 0.9, {"dropout": 0.3, "graph": "off", "penalty": 1.0})
+        run = Contestant("dense", case).session.settings.run
+    assert (run.dropout, run.graph) == (0.3, "off")
 
 
 def test_every_method_trains_on_a_shape(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from smpcli.bench.operations import recorded
 from smpcli.modeling.attention import confirm_whole_mask, whole_mask
 from smpcli.modeling.backbone import load_tokenizer
 from smpcli.modeling.build import build_model
 from smpcli.modeling.heads import TaskModel
 from smpcli.settings import resolve
+from smpcli.training.launches import recorded
 
 TEXTS = ["bad", "a film that was made for an audience of one with some dull actor", "the plot was good"]
 ASKING = ["bert", "bert-mlm", "roberta", "distilbert", "electra", "albert", "gpt2", "llama"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,96 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from torch import Tensor
+from pico_training import METHODS, STEPS, batch, training
 from torch.utils.data._utils.pin_memory import pin_memory
-from transformers import AutoModelForSequenceClassification, BertConfig
 
-from pruners.base import Pruner
-from pruners.l0 import L0
-from pruners.magnitude import Magnitude
-from pruners.masking import attach
-from pruners.masks.layer import MaskedLayer
-from pruners.masks.stack import stack_layers, stacks_of
-from pruners.movement import Movement
-from pruners.smp import SMP, SMPSettings
-from pruners.soft_movement import SoftMovement
+from pruners.masks.stack import stacks_of
 from smpcli.api import prune
-from smpcli.bench.operations import Recorder, recorded
 from smpcli.device import make_accelerator, settled
 from smpcli.encoding.batches import training_order
 from smpcli.evaluation.evaluate import Evaluation
-from smpcli.modeling.attention import confirm_whole_mask
-from smpcli.modeling.heads import TaskModel
-from smpcli.modeling.layers import masked_layers
 from smpcli.settings import resolve
 from smpcli.tasks.data import load_data
 from smpcli.training import session as sessions
 from smpcli.training.health import Health
+from smpcli.training.launches import Recorder, recorded
 from smpcli.training.loop import Training, train
-from smpcli.training.objective import task_objective
-from smpcli.training.optimizer import make_optimizer, trained_weights
 from smpcli.training.progress import Step, TrainingDiverged
-
-STEPS = 8
-METHODS: dict[str, Callable[[], Pruner]] = {
-    "smp": lambda: SMP(SMPSettings(init="magnitude")),
-    "smp without structure": lambda: SMP(SMPSettings(init="magnitude", structure=1.0)),
-    "movement": lambda: Movement(Movement.Settings(init="magnitude", penalty=10.0, factored=True)),
-    "soft-movement": lambda: SoftMovement(SoftMovement.Settings(init="magnitude")),
-    "magnitude": Magnitude,
-    "l0": lambda: L0(L0.Settings(init="magnitude")),
-}
-
-
-def training(pruner: Pruner, stacked: bool, layers: int = 2, precision: str = "fp32") -> Training:
-    """A BERT of so many blocks without dropout, ready to be trained at 80 % for STEPS steps."""
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=60,
-        hidden_size=32,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        intermediate_size=64,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    backbone = AutoModelForSequenceClassification.from_config(config)
-    model = TaskModel(backbone, "prototype", {"classifier.weight", "classifier.bias"})
-    masked: list[MaskedLayer] = masked_layers(backbone, config)
-    attach(pruner, masked, {})
-    for layer in masked:
-        # As a trial finds of BERT; without narrow steps, so that both compute the same.
-        layer.narrows = False
-    if stacked:
-        assert confirm_whole_mask(model, lambda: model.eval()(**batch()[0][0]))
-        stack_layers(masked)
-    weights = trained_weights(pruner, model, masked)
-    made = Training(
-        model,
-        pruner,
-        masked,
-        weights,
-        make_optimizer(pruner, weights, masked),
-        task_objective("classification"),
-        Accelerator(cpu=True),
-        steps=STEPS,
-        final_density=0.2,
-        precision=precision,
-    )
-    model.train()
-    return made
-
-
-def batch(seed: int = 0, parts: int = 1) -> list[tuple[dict[str, Tensor], Tensor]]:
-    draw = torch.Generator().manual_seed(seed)
-    ids = torch.randint(5, 60, (parts, 6, 9), generator=draw)
-    lengths = torch.randint(2, 10, (parts, 6, 1), generator=draw)
-    return [
-        ({"input_ids": one * mask, "attention_mask": mask.long()}, torch.arange(6) % 2)
-        for one, mask in zip(ids, torch.arange(9) < lengths, strict=True)
-    ]
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -278,8 +204,8 @@ def waits_of(session: sessions.Session) -> Counter[str]:
     made.health.waits = False
     batches = list(session.batches(training_order(session.settings, session.train_set)))[:3]
     assert any(int(inputs["attention_mask"].min()) == 0 for inputs, _ in batches[2])
-    for step, batch in enumerate(batches[:2]):
-        made.step(step, batch)
+    for step in range(2):
+        made.step(step, batches[step])
     return recorded(lambda: made.step(2, batches[2])).waits
 
 
