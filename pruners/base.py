@@ -68,7 +68,8 @@ class Pruner:
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str] = ""
-    #: What the loop trains: the scores of the masked layers, all weights of the model (head included), or both.
+    #: What the loop trains: the scores of the masked layers, all weights of the model (head included), both, or
+    #: neither: then a run has no steps, unless its head is to be trained.
     trains_scores: ClassVar[bool] = False
     trains_weights: ClassVar[bool] = False
     #: False only for a method that leaves the model dense.
@@ -96,7 +97,10 @@ class Pruner:
         return True
 
     def start(self, layer: MaskedLayer, statistics: LayerStatistics | None) -> Tensor | None:
-        """First scores of a layer, shape (out, in), or None for a method that learns no scores."""
+        """First scores of a layer, shape (out, in), or None for a method that learns no scores.
+
+        Asked once a layer, of a method that learns scores or needs statistics.
+        """
         return None
 
     def begin(self, layers: Sequence[MaskedLayer], final_density: float) -> None:

@@ -28,9 +28,10 @@ from pruners.masks.stack import Stack, Stacks, is_elementwise, pieces, stacks_of
 def attach(pruner: Pruner, layers: Sequence[MaskedLayer], statistics: dict[str, LayerStatistics]) -> None:
     """Give each layer what the method trains: first scores, trainable weights."""
     for layer in layers:
-        layer.effective.requires_grad_(True)
+        layer.effective.requires_grad_(pruner.trains_scores or pruner.trains_weights)
+        asked = pruner.trains_scores or pruner.needs_statistics
+        start = pruner.start(layer, statistics.get(layer.name)) if asked else None
         if pruner.trains_scores:
-            start = pruner.start(layer, statistics.get(layer.name))
             if start is None:
                 raise ValueError(f"{pruner.name} trains scores, so its start() must return them")
             layer.learn_scores(start, bool(getattr(pruner.settings, "factored", False)))

@@ -34,6 +34,22 @@ _BUILT_IN = {
         "pruners.magnitude:Magnitude",
         "Magnitude pruning: weights are fine-tuned, the largest of each matrix stay.",
     ),
+    "gmp": (
+        "pruners.gmp:GMP",
+        "GMP*, gradual magnitude pruning: a first step to 50 %, masks that stand for a while, a rate with rewinds.",
+    ),
+    "random": (
+        "pruners.random_masks:Random",
+        "Random pruning: weights are fine-tuned, random ones of each matrix stay: the floor.",
+    ),
+    "wanda": (
+        "pruners.wanda:Wanda",
+        "Wanda, in one shot: the largest |W| times input norm of each output's weights stay, and nothing is trained.",
+    ),
+    "magnitude-one-shot": (
+        "pruners.one_shot:MagnitudeOneShot",
+        "Magnitude pruning in one shot: the largest weights of each matrix stay, and nothing is trained.",
+    ),
     "dense": (
         "pruners.dense:Dense",
         "Fine-tuning without pruning: the baseline.",
@@ -101,7 +117,8 @@ def _ignored(pruner: type[Pruner]) -> tuple[str, str] | None:
         for kind in kinds:
             if found := _misspelt(kind, names):
                 return f"has {found[0]}, which means nothing to smp", f"did you mean {found[1]}?"
-    if not pruner.trains_scores and any("start" in vars(kind) for kind in _own(pruner)):
+    asked = pruner.trains_scores or pruner.needs_statistics is not Pruner.needs_statistics
+    if not asked and any("start" in vars(kind) for kind in _own(pruner)):
         return "has a start(), which is never asked", "add trains_scores = True"
     return None
 

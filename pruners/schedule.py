@@ -5,6 +5,7 @@ Another density schedule is a function here, its entry in DENSITIES, and a name 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 
@@ -33,6 +34,12 @@ def cubic_rise(progress: float, final: float, start: float = 0.0, end: float = 1
     SMP as released goes from 0 to T, soft movement's release from 0.1 T to 0.8 T. `end` 0: lambda_f from the start.
     """
     return final * (1 - (1 - _ramp(progress, start, end)) ** 3)
+
+
+def stepped(progress: float, start: float, end: float, parts: int) -> float:
+    """How much of the ramp from `start` to `end` is done, in [0, 1], rounded down to `parts` steps (0: any value)."""
+    done = _ramp(progress, start, end)
+    return math.floor(done * parts) / parts if parts else done
 
 
 #: (progress, final density, start, end of the ramp) -> density, by the name that the setting `schedule` takes.

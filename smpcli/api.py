@@ -234,19 +234,19 @@ def bench_train(
     on_round: Callable[[int], None] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> list[Timed]:
-    """Seconds a training step and peak memory of dense and `methods` (default: every method), in turns.
+    """Seconds a training step and peak memory of dense and `methods` (default: all that train), in turns.
 
     shape: of a model with random weights, in place of `model` (`smpcli/bench/shapes.py`); length: tokens a text;
     settings: what --set takes, for every method. Raises UserError for bad input.
     """
     _quietly()
     checkpoint = _checkpoint(model, shape)
-    from pruners.methods import METHODS
-    from smpcli.bench.train import Case, time_methods
+    from smpcli.bench.train import Case, methods_with_steps, time_methods
 
     with checkpoint as name:
         case = Case(name, batch_size, length, precision, device, sparsity, dict(settings or {}), threads)
-        return time_methods(methods or list(METHODS), case, rounds, memory, on_round or (lambda done: None))
+        names = methods or methods_with_steps(case)
+        return time_methods(names, case, rounds, memory, on_round or (lambda done: None))
 
 
 def _checkpoint(model: str | None, shape: str | None) -> AbstractContextManager[str]:
@@ -279,13 +279,12 @@ def bench_operations(
     """
     _quietly()
     checkpoint = _checkpoint(model, shape)
-    from pruners.methods import METHODS
     from smpcli.bench.operations import count_operations
-    from smpcli.bench.train import Case
+    from smpcli.bench.train import Case, methods_with_steps
 
     with checkpoint as name:
         case = Case(name, batch_size, length, precision, device, sparsity, dict(settings or {}))
-        return count_operations(methods or list(METHODS), case)
+        return count_operations(methods or methods_with_steps(case), case)
 
 
 def sweep(

@@ -37,7 +37,8 @@ class Plan:
     learned_scores: int | None
     memory_bytes: int | None
     disk_bytes: int | None
-    #: At tenths of the run: step (None where their number isn't known), remaining, penalty weight. None for dense.
+    #: At tenths of the run: step (None where their number isn't known), remaining, penalty weight. None for dense,
+    #: and for a run without steps.
     schedule: list[tuple[int | None, float, float]] | None
     #: What others published for the same task, model, sparsity and use of a teacher, and for the dense model.
     published: list[PublishedRow]
@@ -57,8 +58,8 @@ def step_counter() -> Callable[[Settings], int | None]:
 
     def count(settings: Settings) -> int | None:
         run = settings.run
-        if settings.run.max_steps is not None:
-            return int(settings.run.max_steps)
+        if run.max_steps is not None or not settings.trains:
+            return count_steps(settings, 0)
         windows = settings.task.traits.windows
         place = (run.task, run.data_dir, run.dev_file, *((run.model, run.max_length, run.stride) if windows else ()))
         if place not in rows:
@@ -85,7 +86,8 @@ def make_plan(settings: Settings) -> Plan:
     _check_words(settings)
     _check_teacher(settings)
     examples = _windows(settings, data) if task.traits.windows else train
-    steps = count_steps(settings, examples) if examples is not None else settings.run.max_steps
+    known = examples is not None or settings.run.max_steps is not None or not settings.trains
+    steps = count_steps(settings, examples or 0) if known else None
     weights = _count_weights(settings)
     schedule, others = _schedule(settings, steps), _published(settings)
     about, said = (describe(task, data), lines(task, data)) if data else (None, [])
@@ -109,6 +111,8 @@ def _schedule(settings: Settings, steps: int | None) -> list[tuple[int | None, f
         return None
     pruner = settings.pruner(settings.method)
     pruner.begin([], 1 - settings.run.sparsity)
+    if steps == 0:
+        return None
     return [
         (
             None if steps is None else steps * tenth // 10,

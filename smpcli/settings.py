@@ -131,6 +131,11 @@ class Settings:
     pruner: type[Pruner]
 
     @property
+    def trains(self) -> bool:
+        """Whether there is anything to train: scores, weights, or a classifier head. If not, a run has no steps."""
+        return self.pruner.trains_scores or self.pruner.trains_weights or self.run.head == "classifier"
+
+    @property
     def max_length(self) -> int:
         """Tokens that a text, or a window, is cut to: where the run names none, the task's."""
         assert self.run.max_length is not None, "resolve() fills it in"
@@ -237,7 +242,13 @@ def _validated(given: dict[str, Any], task: Task, pruner: type[Pruner], sources:
             f"structure={structure:g} has no room for {1 - run.sparsity:.0%} of the weights",
             f"give at least structure={1 - run.sparsity:g}, or a higher sparsity",
         )
-    return Settings(run.model_copy(update=updates), method, task, pruner)
+    settings = Settings(run.model_copy(update=updates), method, task, pruner)
+    if run.teacher and not settings.trains:
+        raise UserError(
+            f"method '{pruner.name}' trains nothing, so it has no use for a teacher",
+            "leave it out, or train a head with --set head=classifier",
+        )
+    return settings
 
 
 def _absolute_places(run: RunSettings, task: Task) -> dict[str, str]:

@@ -35,6 +35,24 @@ def top_k_mask(scores: Tensor, k: int) -> Tensor:
     return mask
 
 
+def top_k_of_rows(scores: Tensor, k: int) -> Tensor:
+    """The mask of the highest scores of each row, `k` in all: as many of each row, but for what can't be divided.
+
+    The rows whose next score is highest keep one more; of equal scores the lowest index stays. scores: (rows,
+    columns). Raises ScoreError for a NaN score, ValueError for k outside [0, numel].
+    """
+    if not 0 <= k <= scores.numel():
+        raise ValueError(f"k must be within [0, {scores.numel()}], not {k}")
+    _refuse_nan(bool(torch.isnan(scores).any()))
+    each, more = divmod(k, scores.shape[0])
+    order = scores.detach().sort(dim=1, descending=True, stable=True).indices
+    mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :each], True)
+    if more:
+        following = order[:, each : each + 1]
+        mask.scatter_(1, following, top_k_mask(scores.gather(1, following), more))
+    return mask
+
+
 def apply_mask(weight: Tensor, mask: Tensor, out: Tensor) -> None:
     """out = weight * mask, all of one shape; mask bool; `out` in any floating dtype. `out` may be `weight`.
 

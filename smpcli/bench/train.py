@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pruners.methods import METHODS
 from smpcli.bench.memory import peak_memory
 from smpcli.device import make_accelerator, settled
 from smpcli.encoding.batches import Encoded, training_order
@@ -153,6 +154,11 @@ class Contestant(Entrant):
         self.training.health.read()
 
 
+def methods_with_steps(case: Case) -> list[str]:
+    """Every method that trains something. Raises UserError for a setting that one of them doesn't have."""
+    return [name for name in METHODS if _resolved(name, case).trains]
+
+
 def time_methods(
     methods: list[str], case: Case, rounds: int, memory: bool, on_round: Callable[[int], None] = lambda done: None
 ) -> list[Timed]:
@@ -224,7 +230,7 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def _settings(method: str, case: Case) -> Settings:
+def _resolved(method: str, case: Case) -> Settings:
     # Masks are refreshed at the final density all the time, and no run is so short that a schedule would matter.
     flat = {
         **case.settings,
@@ -240,7 +246,17 @@ def _settings(method: str, case: Case) -> Settings:
     if method == DENSE:
         # Of the settings those that every method shares.
         return resolve(flags={key: value for key, value in flat.items() if key in RunSettings.model_fields})
-    return resolve(flags={"ramp_end": 0.0, **flat, "sparsity": case.sparsity})
+    return resolve(flags={"ramp_start": 0.0, "ramp_end": 0.0, **flat, "sparsity": case.sparsity})
+
+
+def _settings(method: str, case: Case) -> Settings:
+    settings = _resolved(method, case)
+    if not settings.trains:
+        raise UserError(
+            f"method '{method}' trains nothing, so it has no step to measure",
+            "leave it out, or train a head with --set head=classifier",
+        )
+    return settings
 
 
 def _session(settings: Settings, case: Case, stacked: bool | None) -> Session:

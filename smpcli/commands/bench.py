@@ -21,7 +21,8 @@ app = typer.Typer(help="Measure speed and memory on this machine.")
 @app.command("train")
 def train(
     methods: Annotated[
-        list[str] | None, typer.Argument(metavar="[METHOD]...", help="Methods.  [default: all]", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[METHOD]...", help="Methods.  [default: all that train]", show_default=False),
     ] = None,
     model: options.Model = None,
     shape: Annotated[

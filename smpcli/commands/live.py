@@ -77,6 +77,8 @@ class RunDisplay:
             self.metrics = "  ".join(f"{name} {value:.4f}" for name, value in (shown[:1] if self.bar else shown))
         if self.bar is not None and self.bar_task is not None:
             self.bar.update(self.bar_task, completed=step.step, total=step.steps, status=self._status(step, " "))
+        elif not self.quiet and not step.steps:
+            console.talk(self._status(step))
         elif not self.quiet and (
             step.metrics or (step.step < step.steps and step.step % max(1, step.steps // PLAIN_LINES) == 0)
         ):
@@ -85,6 +87,9 @@ class RunDisplay:
 
     def _status(self, step: Step, gap: str = "  ") -> str:
         parts = [f"step {step.step}/{step.steps}", f"density {step.density:.3f}", f"loss {step.loss:.3f}"]
+        if not step.steps:
+            # Nothing was trained, so nothing had a loss.
+            parts = parts[1:2]
         return gap.join([*parts, self.metrics] if self.metrics else parts)
 
 

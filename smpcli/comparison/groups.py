@@ -230,5 +230,7 @@ def _mark(row: Row, dense: Sequence[tuple[Row, Group]]) -> tuple[Row, Group] | N
     if not same:
         return None
     length = row.steps * row.batch_size
-    # The best of equals, so that a badly trained dense run makes no pruned one look good.
-    return min(same, key=lambda other: (abs(other[0].steps * other[0].batch_size - length), -other[0].mean))
+    # The best of equals, so that a badly trained dense run makes no pruned one look good; to no steps all are equal.
+    return min(
+        same, key=lambda other: (length and abs(other[0].steps * other[0].batch_size - length), -other[0].mean)
+    )

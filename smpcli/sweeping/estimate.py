@@ -122,6 +122,8 @@ def _calibrate(job: Job) -> Cost:
     with tempfile.TemporaryDirectory(prefix="smp-calibration-") as folder:
         run(settings, Path(folder), clock)
     ended = time.perf_counter()
+    if not settings.trains:
+        return Cost(0.0, ended - begun, "a run without steps")
     # The last call is that of the evaluation at the end.
     trained = clock.steps[:steps]
     step = (trained[-1] - trained[WARM_UP - 1]) / MEASURED

@@ -91,7 +91,8 @@ class Training:
 
     def density(self, step: int) -> float:
         """The fraction of prunable weights that `step`, counted from 0, computes with."""
-        return self.pruner.density(step / self.steps, self.final_density) if self.layers else FULL
+        progress = step / self.steps if self.steps else 1.0
+        return self.pruner.density(progress, self.final_density) if self.layers else FULL
 
     def step(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
         """Train on one batch; `health` knows its loss. On an accelerator nothing is waited for.
@@ -108,7 +109,8 @@ class Training:
         loss = self.backward(micro_batches)
         straight_through(self.pruner, self.layers, self.pruner.penalty_weight(step / self.steps))
         norm = self.accelerator.clip_grad_norm_(self._trained, self.max_grad_norm)
-        set_rates(self.optimizer, rate(step, self.steps, self.pruner.settings.warmup))
+        settings = self.pruner.settings
+        set_rates(self.optimizer, rate(step, self.steps, settings.warmup, getattr(settings, "rewinds", 0)))
         self.optimizer.step()
         fold_factors(self.layers)
         self.optimizer.zero_grad()
@@ -167,6 +169,8 @@ def train(
     best: Best | None = None,
 ) -> Summary:
     """Train to the last step and leave the model pruned to its final density.
+
+    With no steps the model is pruned and evaluated, no more.
 
     evaluate_after: numbers of done steps (below `steps`) after which to evaluate; the end is always evaluated.
     read_every: after so many steps an accelerator is asked for the loss, and whether all is well; a CPU always is.

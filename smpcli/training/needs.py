@@ -17,7 +17,12 @@ FLOAT = 4
 
 
 def count_steps(settings: Settings, examples: int) -> int:
-    """Training steps: max_steps, or epochs times batches an epoch (the last batch may be smaller)."""
+    """Training steps: max_steps, or epochs times batches an epoch (the last batch may be smaller).
+
+    0 where there is nothing to train, whatever length was asked for.
+    """
+    if not settings.trains:
+        return 0
     if settings.run.max_steps is not None:
         return settings.run.max_steps
     assert settings.run.epochs is not None, "resolve() fills it in"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,18 +54,22 @@ def make_optimizer(
         {"params": flat, "peak": settings.weights_lr, "weight_decay": 0.0},
     ]
     betas = (settings.beta1, settings.beta2)
-    return torch.optim.AdamW([group for group in groups if group["params"]], betas=betas, fused=True)
+    # A run that trains nothing has an optimiser of nothing.
+    return torch.optim.AdamW([group for group in groups if group["params"]] or groups[:1], betas=betas, fused=True)
 
 
-def rate(step: int, steps: int, warmup: float) -> float:
+def rate(step: int, steps: int, warmup: float, rewinds: int = 0) -> float:
     """The learning rate of `step` (from 0) of `steps`, as a fraction of its peak.
 
-    It rises over the first `warmup` of the run, and falls linearly to 0 behind the last step.
+    It rises over the first `warmup` of the run, and falls linearly to 0 behind the last step; with rewinds it falls
+    to 0 so many times before, evenly, and begins anew at its peak.
     """
     rising = warmup * steps
     if step < rising:
         return (step + 1) / (rising + 1)
-    return max(0.0, (steps - step) / max(1.0, steps - rising))
+    # What is left of the run, in falls.
+    left = max(0.0, (steps - step) * (rewinds + 1) / max(1.0, steps - rising))
+    return left - max(0, math.ceil(left) - 1)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, fraction: float) -> None:

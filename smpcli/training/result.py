@@ -103,7 +103,7 @@ def make_result(
         training=TrainingInfo(
             steps=session.steps,
             batch_size=settings.run.batch_size,
-            seconds_per_step=summary.seconds / session.steps,
+            seconds_per_step=summary.seconds / session.steps if session.steps else 0.0,
             metric_history=[(step, found[metric]) for step, found in summary.history],
             teacher=session.teacher,
             selected=SelectedInfo(step=best.step, on="dev", metric=metric, among=best.among) if best else None,

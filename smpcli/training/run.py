@@ -108,6 +108,10 @@ def run(
         _note(progress, session.remark)
     for note in session.model.notes:
         _note(progress, note)
+    if not session.steps:
+        _note(
+            progress, f"{settings.pruner.name} trains nothing, so there are no steps; head=classifier trains a head"
+        )
     teacher = session.teacher.digest if session.teacher else None
     identity = Identity(settings.digested(), data.digest, session.base_digest, teacher, accelerator.num_processes)
     if saved is not None and (differences := identity.differences(saved.about)):

@@ -111,7 +111,8 @@ class Session:
         """What the loop trains, on every process; the optimiser is a new one."""
         run = self.settings.run
         made = make_optimizer(self.pruner, self.weights, self.layers)
-        model, optimizer = self.accelerator.prepare(self.model, made)
+        # Processes exchange no gradients where there are none.
+        model, optimizer = self.accelerator.prepare(self.model, made) if self.steps else (self.model, made)
         return Training(
             model,
             self.pruner,
@@ -163,7 +164,8 @@ class Session:
         settings = self.settings
         training = self.training()
         state = self.state(training.optimizer)
-        best = Best(state, self.pruner, settings.task.metric) if settings.run.select == "best" else None
+        chooses = settings.run.select == "best" and self.steps
+        best = Best(state, self.pruner, settings.task.metric) if chooses else None
         if checkpoints is not None:
             checkpoints.attach(state, training.health, best)
         order = training_order(settings, self.train_set, checkpoints.start.step if checkpoints is not None else 0)
@@ -309,7 +311,8 @@ def _check_reached(layers: list[MaskedLayer], compute: Callable[[], Tensor], mod
     hooks = [
         layer.module.register_forward_hook(lambda *_, name=layer.name: reached.add(kinds[name])) for layer in layers
     ]
-    learns = compute().requires_grad if layers else True
+    answers = compute()
+    learns = answers.requires_grad or not any(layer.effective.requires_grad for layer in layers)
     for hook in hooks:
         hook.remove()
     advice = "choose a transformer such as bert, roberta, distilbert, electra or gpt2 with --model"
