@@ -36,7 +36,7 @@ class Random(Pruner):
         # The run's seed, which is in torch's generator however much was drawn from it.
         draw = np.random.default_rng([torch.initial_seed() % 2**63, 2])
         drawn = {
-            layer.name: torch.from_numpy(draw.random(layer.weight.shape, np.float32)).to(layer.weight.device)
+            layer.name: torch.from_numpy(draw.random(layer.weight.shape, np.float32)).to(layer.weight)
             for layer in layers
         }
         self.scores = {

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from pruners.base import Pruner
+from pruners.gmp import GMP
 from pruners.l0 import L0
 from pruners.magnitude import Magnitude
 from pruners.masking import attach, draw_gates, fold_factors, refresh, show_masks, straight_through
@@ -25,6 +26,7 @@ from pruners.masks.stack import Stacks, score_parameters, stack_layers, stacks_o
 from pruners.masks.stacked_allocation import KindShares, fit, global_counts, round_to_total
 from pruners.masks.structure import _fit
 from pruners.movement import Movement
+from pruners.random_masks import Random
 from pruners.scored import ScoredSettings
 from pruners.smp import SMP, SMPSettings
 from pruners.soft_movement import SoftMovement
@@ -190,6 +192,8 @@ METHODS: dict[str, Callable[[], Pruner]] = {
     "movement": lambda: Movement(Movement.Settings(init="magnitude")),
     "soft-movement": lambda: SoftMovement(SoftMovement.Settings(init="magnitude")),
     "magnitude": Magnitude,
+    "gmp": GMP,
+    "random": Random,
     "l0": lambda: L0(L0.Settings(init="magnitude")),
 }
 

@@ -10,12 +10,14 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from pruners.base import Pruner
+from pruners.gmp import GMP
 from pruners.l0 import L0
 from pruners.magnitude import Magnitude
 from pruners.masking import attach
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.stack import stack_layers
 from pruners.movement import Movement
+from pruners.random_masks import Random
 from pruners.smp import SMP, SMPSettings
 from pruners.soft_movement import SoftMovement
 from smpcli.modeling.attention import confirm_whole_mask
@@ -32,6 +34,8 @@ METHODS: dict[str, Callable[[], Pruner]] = {
     "movement": lambda: Movement(Movement.Settings(init="magnitude", penalty=10.0, factored=True)),
     "soft-movement": lambda: SoftMovement(SoftMovement.Settings(init="magnitude")),
     "magnitude": Magnitude,
+    "gmp": GMP,
+    "random": Random,
     "l0": lambda: L0(L0.Settings(init="magnitude")),
 }
 

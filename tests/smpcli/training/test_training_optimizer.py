@@ -15,6 +15,7 @@ from pruners.magnitude import Magnitude
 from pruners.masking import attach
 from pruners.masks.layer import MaskedLayer
 from pruners.movement import Movement
+from pruners.one_shot import MagnitudeOneShot
 from pruners.smp import SMP, SMPSettings
 from smpcli.modeling.heads import TaskModel
 from smpcli.modeling.layers import masked_layers
@@ -123,3 +124,27 @@ def test_rates_rise_over_the_warm_up_and_fall_to_0(pico: Any, warmup: float, exp
         assert len({group["lr"] for group in optimizer.param_groups}) == 1
         found.append(optimizer.param_groups[0]["lr"] / 0.5)
     assert found == pytest.approx([*expected, 0.0])
+
+
+def test_rewinds_begin_the_fall_anew() -> None:
+    # Two rewinds in nine steps: three falls of three.
+    assert [rate(step, 9, 0.0, 2) for step in range(10)] == pytest.approx([1, 2 / 3, 1 / 3] * 3 + [0])
+    # What is left behind a warm-up of two steps: two falls of four.
+    found = [rate(step, 10, 0.2, 1) for step in range(10)]
+    assert found == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4, 1, 3 / 4, 2 / 4, 1 / 4])
+
+
+def test_without_rewinds_rates_are_what_they_were_to_the_last_bit() -> None:
+    for steps in (1, 3, 7, 400, 2106):
+        for step in range(steps + 1):
+            assert rate(step, steps, 0.0) == (steps - step) / steps
+
+
+def test_a_run_that_trains_nothing_has_an_optimiser_of_nothing(pico: Any) -> None:
+    pruner = MagnitudeOneShot()
+    model, layers, weights = assembled(pico, pruner)
+    optimizer = make_optimizer(pruner, weights, layers)
+    assert settings_of(optimizer) == {} and not any(one.requires_grad for one in model.backbone.parameters())
+    optimizer.step()
+    _, layers, weights = assembled(pico, pruner, head="classifier")
+    assert len(settings_of(make_optimizer(pruner, weights, layers))) == 2

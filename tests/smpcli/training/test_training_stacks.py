@@ -83,7 +83,7 @@ def operations(method: str, layers: int, precision: str = "fp32") -> tuple[int, 
 def test_a_step_launches_as_much_for_twelve_layers_as_for_two_and_never_waits(method: str) -> None:
     few, many = operations(method, 2), operations(method, 12)
     # Where the host knows the counts, rows that all keep as many need no filling.
-    assert abs(few[0] - many[0]) <= (3 if method == "magnitude" else 0)
+    assert abs(few[0] - many[0]) <= (3 if method in ("magnitude", "random") else 0)
     assert few[1] == many[1] == 0
     if method not in ("l0", "soft-movement"):
         assert few[0] <= 150
