@@ -50,9 +50,10 @@ class GMP(StandingPruner):
         settings = self.settings
         if progress < settings.ramp_start:
             return 1.0
-        first = max(final, 1 - settings.initial_sparsity)
         done = stepped(progress, settings.ramp_start, settings.ramp_end, settings.prunings)
-        return final + (first - final) * DENSITIES[settings.schedule](done, 0.0, 0.0, 1.0)
+        first = max(final, 1 - settings.initial_sparsity)
+        # The schedule from 1 to v_f / v_0, in units of v_0.
+        return first * DENSITIES[settings.schedule](done, final / first, 0.0, 1.0) if done < 1 else final
 
     def share(self, layers: Sequence[MaskedLayer], kept: int) -> Counts:
         return global_counts(self, layers, kept) if self.settings.allocation == "G" else super().share(layers, kept)

@@ -32,9 +32,13 @@ class Random(Pruner):
     trains_weights = True
     Settings = RandomSettings
 
+    def __init__(self, settings: PrunerSettings | None = None) -> None:
+        super().__init__(settings)
+        # The run's, however much was drawn with it; later each process has one of its own.
+        self.seed = torch.initial_seed() % 2**63
+
     def begin(self, layers: Sequence[MaskedLayer], final_density: float) -> None:
-        # The run's seed, which is in torch's generator however much was drawn from it.
-        draw = np.random.default_rng([torch.initial_seed() % 2**63, 2])
+        draw = np.random.default_rng([self.seed, 2])
         drawn = {
             layer.name: torch.from_numpy(draw.random(layer.weight.shape, np.float32)).to(layer.weight)
             for layer in layers

@@ -24,8 +24,9 @@ class Row:
 
     `mean`, `std` (of the sample; None for one run) and `difference` are in the metric's own unit: [0, 1], or [-1, 1]
     for correlations. `difference` is to the mean of the dense row of the same task, data, model and metric; of
-    several, the one nearest in length (examples seen), then the best. Its 95 % interval, `difference_low` to
-    `difference_high`, is a paired bootstrap's over dev examples; None where predictions are missing. `best`: of
+    several, the one nearest in length (examples seen; to a run without steps all are as near), then the best. Its
+    95 % interval, `difference_low` to `difference_high`, is a paired bootstrap's over dev examples; None where
+    predictions are missing. `best`: of
     several rows at this sparsity. `settings` holds what tells rows apart that agree in everything else; `variant`
     what tells apart the rows of a method at any one sparsity, so that rows of one variant make a line over
     sparsities. `kd`: with a teacher. `select`: "best" where dev chose among a run's evaluations at the final density.

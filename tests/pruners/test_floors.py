@@ -30,10 +30,12 @@ TOTAL = 6 * 4 + 4 * 6 + 5 * 5
 
 def random_masks(make_layers: MakeLayers, seed: int, stacked: bool, *densities: float) -> list[list[torch.Tensor]]:
     layers = make_layers(SHAPES, seed=3)
-    pruner = Random()
     torch.manual_seed(seed)
-    # Whatever a run draws before, for a head, a teacher, dropout.
+    # Whatever a run draws for a head or a teacher.
     torch.randn(seed + 5)
+    pruner = Random()
+    # As of several processes, each for its own dropout.
+    torch.manual_seed(100 + stacked)
     attach(pruner, layers, {})
     if stacked:
         stack_layers(layers)

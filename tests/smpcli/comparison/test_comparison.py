@@ -152,6 +152,16 @@ def test_of_dense_rows_of_one_length_the_best_is_the_mark(tmp_path: Path, make_r
     assert row.difference == pytest.approx(-0.02)
 
 
+def test_a_row_without_steps_is_measured_by_the_best_dense_row(tmp_path: Path, make_run: MakeRun) -> None:
+    """It has no length of its own, so none is nearer than another."""
+    for name, steps, accuracy in (("a", 100, 0.70), ("b", 1000, 0.89), ("c", 2000, 0.88)):
+        more: dict[str, Any] = {"training__steps": steps, "settings": {"max_steps": steps}}
+        make_run(tmp_path / name, run__method="dense", metrics__accuracy=accuracy, **more)
+    make_run(tmp_path / "d", run__method="wanda", metrics__accuracy=0.80, training__steps=0)
+    (row,) = [row for row in compare(tmp_path).rows if row.method == "wanda"]
+    assert row.difference == pytest.approx(-0.09)
+
+
 def test_order_is_dense_then_sparsity_then_the_best_first(tmp_path: Path, make_run: MakeRun) -> None:
     make_run(tmp_path / "a", run__method="smp", run__sparsity=0.97, metrics__accuracy=0.8)
     make_run(tmp_path / "b", run__method="movement", metrics__accuracy=0.7)
