@@ -102,10 +102,10 @@ def test_the_link_check_sees_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_the_method_in_the_readme_works() -> None:
-    (code,) = [block for block in blocks(README, "python") if "class Random" in block]
+    (code,) = [block for block in blocks(README, "python") if "class RowWise" in block]
     names: dict[str, type[Pruner]] = {}
     exec(code, names)
-    pruner = names["Random"]()
+    pruner = names["RowWise"]()
     layers = [MaskedLayer(f"layer.{index}", "dense", nn.Linear(8, 5)) for index in range(2)]
     refresh(pruner, layers, 0.25)
     assert [int(layer.mask.sum()) for layer in layers] == [10, 10]

@@ -47,7 +47,10 @@ CASES = [
     # -- names that aren't there, with the one that was meant
     case(f"prune {OWN} --method smpp", "unknown method 'smpp'", "did you mean 'smp'?", "`smp methods`"),
     case(f"prune {OWN} --method softmovement", "did you mean 'soft-movement'?"),
-    case(f"prune {OWN} --method zebra", "known: dense, l0, magnitude, movement, smp, soft-movement"),
+    case(
+        f"prune {OWN} --method zebra",
+        "known: dense, gmp, l0, magnitude, magnitude-one-shot, movement, random, smp, soft-movement, wanda",
+    ),
     case(f"prune {OWN} --method SMP", "did you mean 'smp'?"),
     case(f"prune --task sst-2 {BERT}", "unknown task 'sst-2'", "did you mean 'sst2'?", "`smp tasks`"),
     case(

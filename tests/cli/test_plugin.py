@@ -69,11 +69,11 @@ def one_error(done: Done, *says: str) -> None:
 
 def test_an_installed_method_is_listed_with_its_package(real_smp: Smp, plugin: Path) -> None:
     env = {"PYTHONPATH": str(plugin)}
-    assert "random" not in [entry["name"] for entry in real_smp("methods", "--json").json]
+    assert "chance" not in [entry["name"] for entry in real_smp("methods", "--json").json]
     found = {entry["name"]: entry for entry in real_smp("methods", "--json", env=env).json}
-    assert found["random"]["package"] == "smp-random 1.2.3"
+    assert found["chance"]["package"] == "smp-random 1.2.3"
     assert found["smp"]["package"] == OWN
-    assert re.search(r"^ *random +smp-random 1\.2\.3", real_smp("methods", env=env).ok().out, re.MULTILINE)
+    assert re.search(r"^ *chance +smp-random 1\.2\.3", real_smp("methods", env=env).ok().out, re.MULTILINE)
 
 
 def test_listing_imports_no_plugin(plugin: Path, broken: Path, environment: dict[str, str], tmp_path: Path) -> None:
@@ -90,10 +90,10 @@ def test_listing_imports_no_plugin(plugin: Path, broken: Path, environment: dict
 
 
 def test_an_installed_method_is_shown_in_full(smp: Smp, installed: None) -> None:
-    shown = smp("methods", "random").ok().out
+    shown = smp("methods", "chance").ok().out
     assert "Keeps weights at random" in shown and "smp-random 1.2.3" in shown
     assert re.search(r"mask_seed +int +0 +seed of the random scores", shown)
-    about = smp("methods", "random", "--json").json
+    about = smp("methods", "chance", "--json").json
     settings = {entry["name"]: entry for entry in about["settings"]}
     # Its own setting beside those that every method has.
     assert settings["mask_seed"]["default"] == 0 and "ramp_end" in settings
@@ -102,16 +102,16 @@ def test_an_installed_method_is_shown_in_full(smp: Smp, installed: None) -> None
 def test_an_installed_method_s_setting_is_checked_and_matters(
     smp: Smp, installed: None, on_pico: list[str], tmp_path: Path
 ) -> None:
-    command = ["prune", "--method", "random", "--sparsity", "0.75", *on_pico]
+    command = ["prune", "--method", "chance", "--sparsity", "0.75", *on_pico]
     run = make_run(*command, "--set", "mask_seed=3", "--output", tmp_path / "one")
     result = result_of(run)
-    assert result["run"]["method"] == "random"
+    assert result["run"]["method"] == "chance"
     assert result["weights"]["kept"] == PRUNABLE // 4
     assert "mask_seed: 3\n" in (run / "settings.yaml").read_text(encoding="utf-8")
 
     one_error(smp(*command, "--set", "mask_seed=-1", "--output", tmp_path / "no"), "mask_seed", "-1")
     one_error(
-        smp(*command, "--set", "maskseed=1", "--output", tmp_path / "no"), "'mask_seed'", "`smp methods random`"
+        smp(*command, "--set", "maskseed=1", "--output", tmp_path / "no"), "'mask_seed'", "`smp methods chance`"
     )
     other = smp(*command, "--set", "mask_seed=4", "--output", tmp_path / "other", "--json").json
     other_mask = tmp_path / "other" / other["run"]["id"] / "mask.safetensors"
@@ -154,11 +154,11 @@ def test_a_run_whose_plugin_is_gone(
     """It can't be evaluated, and is still a row of the table: result.json says all that a row needs."""
     with monkeypatch.context() as patched:
         patched.syspath_prepend(plugin)
-        smp("prune", "--method", "random", *on_pico, "--output", tmp_path).ok()
+        smp("prune", "--method", "chance", *on_pico, "--output", tmp_path).ok()
     (run,) = tmp_path.iterdir()
-    one_error(smp("eval", run), "unknown method 'random'", "`smp methods`")
+    one_error(smp("eval", run), "unknown method 'chance'", "`smp methods`")
     (row,) = smp("compare", tmp_path, "--json").json["rows"]
-    assert row["method"] == "random"
+    assert row["method"] == "chance"
 
 
 def test_plugins_that_do_not_work_are_named(
@@ -177,7 +177,7 @@ def test_plugins_that_do_not_work_are_named(
     fails("misnamed", "'misnamed'", "smp-fails 0.3", "'well-named'")
     # Two owners: neither is taken in silence, both are named.
     fails("smp", "'smp'", OWN, "smp-clashes 7.0", "uninstall or rename")
-    fails("random", "'random'", "smp-random 1.2.3", "smp-clashes 7.0")
+    fails("chance", "'chance'", "smp-random 1.2.3", "smp-clashes 7.0")
     assert listing(tmp_path) == []
     assert "smp_clashes" not in sys.modules
 
@@ -193,9 +193,9 @@ def test_plugins_that_do_not_work_hurt_nobody(
     for entry in listed:
         owners.setdefault(entry["name"], []).append(entry["package"])
     assert owners["smp"] == [OWN, "smp-clashes 7.0"]
-    assert sorted(owners["random"]) == ["smp-clashes 7.0", "smp-random 1.2.3"]
+    assert sorted(owners["chance"]) == ["smp-clashes 7.0", "smp-random 1.2.3"]
     assert owners["fails"] == ["smp-fails 0.3"]
-    clashing = [entry["summary"] for entry in listed if entry["name"] in ("smp", "random")]
+    clashing = [entry["summary"] for entry in listed if entry["name"] in ("smp", "chance")]
     assert all("can't be used" in summary for summary in clashing)
     shown = real_smp("methods", env=env).ok()
     assert all(name in shown.out for name in ("magnitude", "fails", "smp-clashes 7.0")) and shown.err == ""

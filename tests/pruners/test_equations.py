@@ -241,6 +241,7 @@ def test_every_method_has_its_paper_and_the_values_of_its_recipe() -> None:
         "soft-movement": "https://arxiv.org/abs/2005.07683",
         "magnitude": "https://arxiv.org/abs/1710.01878",
         "l0": "https://arxiv.org/abs/1712.01312",
+        "gmp": "https://arxiv.org/abs/2210.06384",
     }
     for name, paper in papers.items():
         recipe = read_recipe(f"{name}-paper")

@@ -15,7 +15,7 @@ class RandomSettings(PrunerSettings):
 class Random(Pruner):
     """Keeps weights at random: the floor that every method must beat."""
 
-    name, title, trains_weights = "random", "Random", True
+    name, title, trains_weights = "chance", "Chance", True
     Settings = RandomSettings
 
     def score(self, layer):
