@@ -17,6 +17,7 @@ from pruners.masks.layer import MaskedLayer
 from pruners.masks.stack import score_parameters
 from smpcli.device import training_context
 from smpcli.encoding.batches import MicroBatch
+from smpcli.errors import UserError
 from smpcli.evaluation.evaluate import Evaluation
 from smpcli.training.health import Health, refuse_infinite
 from smpcli.training.objective import Objective
@@ -132,6 +133,8 @@ class Training:
         try:
             return refresh(self.pruner, self.layers, self.density(step), dtype, narrow=narrow)
         except ScoreError as error:
+            if not self.steps:
+                raise UserError(f"method '{self.pruner.name}' can't choose masks: {error}") from error
             raise TrainingDiverged(min(step, self.steps - 1), str(error)) from error
 
     def backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:

@@ -31,7 +31,7 @@ HEAVY = {"torch", "transformers", "datasets", "pandas", "numpy", "accelerate", "
     ("typed", "offered"),
     [
         ("smp prune --method s", {"smp", "soft-movement"}),
-        ("smp methods mag", {"magnitude"}),
+        ("smp methods mag", {"magnitude", "magnitude-one-shot"}),
         ("smp prune --task m", {"movies", "mrpc"}),
         ("smp prune --recipe q", {"quick"}),
         ("smp prune --track t", {"tensorboard", "trackio"}),

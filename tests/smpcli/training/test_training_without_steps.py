@@ -12,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from pruners.masks.layer import LayerStatistics
 from pruners.masks.stack import stacks_of
 from smpcli import UserError, api, evaluate, plan, prune
 from smpcli.commands.live import RunDisplay
@@ -115,6 +116,17 @@ def test_a_teacher_of_nothing_is_refused(sentiment: Any, given: dict[str, Any], 
     with pytest.raises(UserError, match=r"^method 'wanda' trains nothing, so it has no use for a teacher; leave it"):
         prune(str(sentiment.csv), "wanda", **given)
     assert not (tmp_path / "results").exists()
+
+
+def test_activations_that_are_no_numbers_are_told_without_a_step(
+    sentiment: Any, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflown(model: Any, layers: Any, batches: Any) -> dict[str, LayerStatistics]:
+        return {layer.name: LayerStatistics(torch.full((layer.weight.shape[1],), torch.nan)) for layer in layers}
+
+    monkeypatch.setattr(session, "input_statistics", overflown)
+    with pytest.raises(UserError, match=r"^method 'wanda' can't choose masks: a score is NaN$"):
+        prune(str(sentiment.csv), "wanda", 0.9, output=tmp_path, **given)
 
 
 def test_what_has_no_steps_has_none_to_measure(pico: Any, monkeypatch: pytest.MonkeyPatch) -> None:
