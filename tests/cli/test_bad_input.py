@@ -352,7 +352,7 @@ CASES = [
     case("eval {bad}/runs/shape", "damaged mask file", "doesn't fit its"),
     case("eval {bad}/runs/othermodel", "weights of", "differ", "othermodel", "same version of the base model"),
     case("eval {bad}/runs/otherdata", "differ from those of", "otherdata"),
-    case("eval {bad}/runs/plugin", "unknown method 'random'", "`smp methods`"),
+    case("eval {bad}/runs/plugin", "unknown method 'chance'", "`smp methods`"),
     case("eval {bad}/runs/nodata", "there is no file", "gone.csv"),
     *(case(*entry) for entry in bad_flags.CASES),
 ]
@@ -527,7 +527,7 @@ def _make_runs(bad: Path, finished: Path, pico: Callable[[str], Path], sentiment
     (settings / "settings.yaml").write_text("]\n", encoding="utf-8")
     _sign(settings, "settings.yaml")
     copy("othermodel", model=str(pico("bert-mlm")))
-    copy("plugin", method="random")
+    copy("plugin", method="chance")
     copy("otherdata", task=str(sentiment.tsv.with_name("other.csv")))
     sentiment.tsv.with_name("other.csv").write_text(
         "text,label\n" + "".join(f"{text},{label}\n" for text, label in sentiment.rows[:100]), encoding="utf-8"
