@@ -205,6 +205,13 @@ RIGHT = {
 }
 
 
+def test_a_start_is_asked_by_a_method_that_needs_statistics(install: Install) -> None:
+    source = LEARNS.format(**{**RIGHT, "setting": "pass", "trains": "trains_weights"})
+    source += "\n    @property\n    def needs_statistics(self):\n        return True\n"
+    install("smp-keep", "1.0", "keep_pruner", source, {"keep": "keep_pruner:Keep"})
+    assert METHODS.load("keep").needs_statistics is not Pruner.needs_statistics
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
