@@ -103,6 +103,7 @@ def finetune(
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
+    from smpcli.comparison.beside import percent
     from smpcli.encoding.cut import describe as describe_cut
 
     content = dataclasses.asdict(plan)
@@ -112,8 +113,8 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         cut = None if plan.cut is None else {name: one.to_json() for name, one in plan.cut.items()}
         console.data_json({**content, "cut": cut})
         return
-    settings, schedule, published = (content.pop(key) for key in ("settings", "schedule", "published"))
-    del content["compute"], content["data"]
+    settings, schedule = content.pop("settings"), content.pop("schedule")
+    del content["compute"], content["data"], content["published"]
     console.show(
         console.table("Settings", ["key", "value"], [(key, _text(value)) for key, value in settings.items()])
     )
@@ -133,17 +134,9 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
             for tenth, (step, density, penalty) in enumerate(schedule)
         ]
         console.show(console.table("Schedule", ["of the run", "step", "remaining", "penalty weight"], points))
-    if published:
-        figures = [
-            (
-                row["name"] + (" + KD" if row["kd"] else ""),
-                f"{1 - row['sparsity']:.0%}",
-                row["metric"],
-                f"{100 * row['value']:.1f}",
-            )
-            for row in published
-        ]
-        sources = "; ".join(dict.fromkeys(row["source"] for row in published))
+    if plan.published:
+        figures = [(row.label, percent(row.remaining), row.metric, row.per_cent) for row in plan.published]
+        sources = "; ".join(dict.fromkeys(row.source for row in plan.published))
         title = f"Published, to stand beside this run's result ({sources})"
         console.show(console.table(title, ["method", "remaining", "metric", "figure"], figures))
 

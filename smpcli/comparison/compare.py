@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from smpcli.comparison.collect import ComparedRun, find_runs, read
 from smpcli.comparison.filters import Filter
 from smpcli.comparison.groups import Compared, Row, make_rows, subject
-from smpcli.comparison.published import PublishedRow, published
+from smpcli.comparison.published import MODEL, PublishedRow, published
 from smpcli.errors import UserError, joined, unknown
 from smpcli.files import harmless_cell, replacing
 from smpcli.runs.rundir import RunError
@@ -52,9 +52,9 @@ class Comparison(Compared):
             {
                 **blank,
                 **{name: getattr(row, name) for name in ("task", "model", "method", "sparsity", "metric", "kd")},
-                "remaining": round(1 - row.sparsity, 6),
+                "remaining": row.remaining,
                 "mean": row.value,
-                "settings": f"{row.name}, with KD" if row.kd else row.name,
+                "settings": row.label,
                 "built_in": True,
                 "published": row.source,
             }
@@ -195,5 +195,5 @@ def _published(rows: Sequence[Row], chosen: Filter) -> list[PublishedRow]:
         row
         for task in sorted({task for task, _ in shown})
         for row in published(task)
-        if (task, row.metric) in shown and (not methods or row.method in methods | {"dense"})
+        if (task, row.metric) in shown and (not methods or row.method in {*methods, "dense", MODEL})
     ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smpcli.comparison.beside import Beside
 from smpcli.comparison.groups import Compared, Row
-from smpcli.comparison.published import PublishedRow
 from smpcli.comparison.terminal import sections
 from smpcli.errors import UserError
 from smpcli.figures import check_suffix, figure
@@ -18,20 +19,33 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours without the yellow, ordered so that neighbours differ in brightness too.
 _COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 # None is plainly dashed: that is dense.
 STYLES = ("-", (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (8, 1.5)), (0, (4, 1, 1, 1, 1, 1)))
+#: Of what lies level: dense's, and of the others one each.
+LEVEL: tuple[Any, ...] = (
+    "--",
+    (0, (1, 3)),
+    (0, (3, 1, 1, 1)),
+    (0, (7, 2)),
+    (0, (3, 3)),
+    (0, (7, 1, 2, 1)),
+    (0, (1, 1, 4, 1)),
+)
 # From this ratio of the largest to the smallest share that remains on, a linear axis crowds the small ones together.
 LOG_FROM = 4
 
 
 @dataclass
 class Line:
-    """A method's points over sparsities. xs: share that remains, ys: mean metric, spread: standard deviation or 0."""
+    """A method's points over sparsities. xs: share that remains, ys: mean metric, spread: standard deviation or 0.
+
+    beside: no run's; level: drawn from end to end, as dense is.
+    """
 
     name: str
-    method: str
-    published: bool = False
+    beside: bool = False
+    level: bool = False
     xs: list[float] = field(default_factory=list)
     ys: list[float] = field(default_factory=list)
     spread: list[float] = field(default_factory=list)
@@ -42,18 +56,18 @@ class Line:
         self.spread.append(spread or 0.0)
 
 
-def lines_of(rows: list[Row], others: list[PublishedRow] | None = None) -> list[Line]:
+def lines_of(rows: list[Row], others: Sequence[Beside] | None = None) -> list[Line]:
     """The lines of one subject, dense among them, each from few weights to many; those that keep most rows first."""
     found: dict[tuple[str, str, bool], Line] = {}
     for row in rows:
         name = plain(f"{row.method} ({row.variant})" if row.variant else row.method)
-        line = found.setdefault((row.method, row.variant, False), Line(name, row.method))
+        line = found.setdefault((row.method, row.variant, False), Line(name, level=row.method == "dense"))
         line.add(row.remaining, row.mean, row.std)
     for other in others or []:
-        about = f"{other.model}, KD" if other.kd else other.model
-        name = plain(f"{other.name}, published ({about})")
-        line = found.setdefault((other.method, name, True), Line(name, other.method, published=True))
-        line.add(1 - other.sparsity, other.value, None)
+        name = plain(f"{other.name}, {other.origin} ({other.about})")
+        level = other.sparsity is None or other.method == "dense"
+        line = found.setdefault((other.method, name, True), Line(name, beside=True, level=level))
+        line.add(1.0 if other.remaining is None else other.remaining, other.value, None)
     for line in found.values():
         order = sorted(range(len(line.xs)), key=line.xs.__getitem__)
         line.xs, line.ys, line.spread = ([part[i] for i in order] for part in (line.xs, line.ys, line.spread))
@@ -73,8 +87,9 @@ def draw(comparison: Compared, path: Path) -> None:
     with figure(path, (4.6 * columns + 0.4, 3.6 * -(-len(tables) // columns) + 0.9)) as made:
         panels = made.subplots(-(-len(tables) // columns), columns, squeeze=False)
         looks: dict[str, dict[str, Any]] = {}
+        dashes: dict[str, Any] = {}
         for axes, (title, rows, others) in zip(panels.flat, tables, strict=False):
-            _panel(axes, title, rows, others, looks)
+            _panel(axes, title, rows, others, looks, dashes)
         for axes in list(panels.flat)[len(tables) :]:
             axes.set_axis_off()
         shown = {label: handle for axes in panels.flat for handle, label in zip(*_legend(axes), strict=True)}
@@ -90,21 +105,28 @@ def draw(comparison: Compared, path: Path) -> None:
 
 
 def _panel(
-    axes: Axes, title: str, rows: list[Row], others: list[PublishedRow], looks: dict[str, dict[str, Any]]
+    axes: Axes,
+    title: str,
+    rows: list[Row],
+    others: Sequence[Beside],
+    looks: dict[str, dict[str, Any]],
+    dashes: dict[str, Any],
 ) -> None:
+    """looks, dashes: of every line so far by its name, so that it looks alike in all panels."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     lines = lines_of(rows, others)
-    pruned = [line for line in lines if line.method != "dense"]
+    pruned, level = ([line for line in lines if line.level is side] for side in (False, True))
     shares = sorted({x for line in pruned for x in line.xs}) or [1.0]
     log = shares[-1] / shares[0] >= LOG_FROM
     reach = (shares[0] / 1.25, shares[-1] * 1.25) if log else (shares[0] - 0.05, shares[-1] + 0.05)
     if log:
         axes.set_xscale("log")
-    for line in (line for line in lines if line.method == "dense"):
+    for line in level:
         mean, spread = line.ys[0] * 100, line.spread[0] * 100
-        grey = "0.55" if line.published else "0.25"
-        axes.axhline(mean, color=grey, linestyle="--", linewidth=1.2, zorder=1, label=line.name)
+        grey = "0.55" if line.beside else "0.25"
+        dash = dashes.setdefault(line.name, LEVEL[len(dashes) % len(LEVEL)])
+        axes.axhline(mean, color=grey, linestyle=dash, linewidth=1.2, zorder=1, label=line.name)
         if spread:
             axes.axhspan(mean - spread, mean + spread, color="0.9", zorder=0, linewidth=0)
         axes.annotate(
@@ -112,7 +134,7 @@ def _panel(
             textcoords="offset points", fontsize=7.5, color=grey,
         )  # fmt: skip
     for place, line in enumerate(pruned):
-        look = looks.setdefault(line.name, look_of(len(looks), line.published))
+        look = looks.setdefault(line.name, look_of(len(looks), line.beside))
         # A little beside each other, so that spreads of one share don't hide one another.
         shift = (place - (len(pruned) - 1) / 2) * 0.016
         xs = [x * (1 + shift * 2) if log else x + shift * (reach[1] - reach[0]) for x in line.xs]
@@ -131,14 +153,14 @@ def _panel(
     axes.set_ylabel(f"{plain(rows[0].metric)} %")
 
 
-def look_of(place: int, published: bool) -> dict[str, Any]:
-    """Colour, marker and line style of a line, all different, so that a grey print is as clear. Published: hollow."""
+def look_of(place: int, beside: bool) -> dict[str, Any]:
+    """Colour, marker and line style of a line, all different, so that a grey print is as clear. beside: hollow."""
     colour = _COLOURS[place % len(_COLOURS)]
     return {
-        "color": "0.45" if published else colour,
+        "color": "0.45" if beside else colour,
         "marker": _MARKERS[place % len(_MARKERS)],
-        "linestyle": ":" if published else STYLES[place % len(STYLES)],
-        "markerfacecolor": "white" if published else colour,
+        "linestyle": ":" if beside else STYLES[place % len(STYLES)],
+        "markerfacecolor": "white" if beside else colour,
     }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from smpcli.comparison.beside import Beside, percent
 from smpcli.comparison.groups import Compared, Row
-from smpcli.comparison.published import PublishedRow
-from smpcli.comparison.terminal import method_name, notes_of, one_class_mark, published_value, sections
+from smpcli.comparison.terminal import method_name, notes_of, one_class_mark, sections
 from smpcli.text import human_bytes, human_count, human_time, plain
 
 _HEADERS = (
@@ -19,7 +19,6 @@ _HEADERS = (
     "bytes",
     "time",
 )
-_PUBLISHED = "published, not run here"
 
 
 def to_markdown(comparison: Compared) -> str:
@@ -33,11 +32,9 @@ def to_markdown(comparison: Compared) -> str:
             if row.best:
                 cells[3] = f"**{cells[3]}**"
             lines.append(cells)
-        lines += [[_markdown(cell) for cell in _published_cells(row)] for row in others]
+        lines += [[_markdown(cell) for cell in _cells_beside(row)] for row in others]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        notes = notes_of(rows)
-        notes += [f"† {_PUBLISHED}: {source}" for source in sorted({row.source for row in others})]
-        parts.append("\n\n".join([f"**{_markdown(title)}**", table, *map(_markdown, notes)]))
+        parts.append("\n\n".join([f"**{_markdown(title)}**", table, *map(_markdown, notes_of(rows, others))]))
     return "\n\n".join(parts)
 
 
@@ -55,10 +52,9 @@ def to_latex(comparison: Compared) -> str:
             lines.append(f"{' & '.join(cells)} \\\\")
         if others:
             lines.append(r"\midrule")
-            lines += [f"{' & '.join(_latex(cell) for cell in _published_cells(row))} \\\\" for row in others]
+            lines += [f"{' & '.join(_latex(cell) for cell in _cells_beside(row))} \\\\" for row in others]
         lines += [r"\bottomrule", r"\end{tabular}"]
-        lines += [f"% {note}" for note in notes_of(rows)]
-        lines += [f"% † {_PUBLISHED}: {plain(source)}" for source in sorted({row.source for row in others})]
+        lines += [f"% {plain(note)}" for note in notes_of(rows, others)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
@@ -72,8 +68,8 @@ def _cells(row: Row) -> list[str]:
     low, high = row.difference_low, row.difference_high
     return [
         method_name(row) + (f" ({row.settings})" if row.settings else ""),
-        f"{row.sparsity * 100:.4g} %",
-        f"{row.remaining * 100:.4g} %",
+        percent(row.sparsity),
+        percent(row.remaining),
         f"{row.mean * 100:.2f}".replace("-", "−") + spread + one_class_mark(row),
         str(row.n),
         "" if dense or row.difference is None else signed(row.difference, 2),
@@ -84,10 +80,9 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _published_cells(row: PublishedRow) -> list[str]:
-    about = f"{row.model}, KD" if row.kd else row.model
-    shown = [f"{row.name} † ({about})", f"{row.sparsity * 100:.4g} %", f"{(1 - row.sparsity) * 100:.4g} %"]
-    return [*shown, published_value(row), *[""] * (len(_HEADERS) - 4)]
+def _cells_beside(row: Beside) -> list[str]:
+    shown = [f"{row.name} {row.mark} ({row.about})", percent(row.sparsity), percent(row.remaining), row.per_cent]
+    return [*shown, *[""] * (len(_HEADERS) - len(shown))]
 
 
 def _markdown(text: str) -> str:

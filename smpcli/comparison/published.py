@@ -5,30 +5,42 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
+from smpcli.comparison.beside import Beside
 from smpcli.paths import RECIPES
 from smpcli.yaml_text import read_yaml
 
 FILE = RECIPES / "published.yaml"
+#: In place of a method: a small model that nothing was pruned of, which one would take instead.
+MODEL = "model"
 
 
 @dataclass(frozen=True)
-class PublishedRow:
-    """One published figure. value: in the metric's own unit, like ours (0.857, not 85.7); kd: with distillation.
+class PublishedRow(Beside):
+    """One published figure. kd: with distillation; epochs: of pruning and training, None where the source is silent.
 
-    name: what the source calls the method, e.g. "SMP-S" for our smp with allocation S. Task "glue" is a mean over
-    tasks, for which we have no task.
+    name: what the source calls the method, e.g. "SMP-S" for our smp with allocation S, or the model. Task "glue" is a
+    mean over tasks, for which we have no task. method: `MODEL` of a model as it is.
     """
 
-    task: str
-    model: str
-    method: str
-    sparsity: float
     kd: bool
-    metric: str
-    value: float
+    epochs: int | None
     source: str
-    name: str
+
+    mark: ClassVar[str] = "†"
+    origin: ClassVar[str] = "published"
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        if self.method == MODEL:
+            return ("small model",)
+        return ("KD",) * self.kd + ((f"{self.epochs} epochs",) if self.epochs else ())
+
+    @property
+    def note(self) -> str:
+        what = "for small models, unpruned" if self.method == MODEL else f"for {self.model}"
+        return f"{self.mark} published {what}, not run here: {self.source}"
 
 
 def published(
@@ -45,7 +57,7 @@ def published(
         for row in _all()
         if task in (None, row.task)
         and method in (None, row.method)
-        and (sparsity is None or math.isclose(sparsity, row.sparsity, abs_tol=1e-6))
+        and (sparsity is None or (row.sparsity is not None and math.isclose(sparsity, row.sparsity, abs_tol=1e-6)))
         and model in (None, row.model)
         and kd in (None, row.kd)
     ]
@@ -53,20 +65,21 @@ def published(
 
 @cache
 def _all() -> tuple[PublishedRow, ...]:
-    content = read_yaml(FILE)
     return tuple(
         PublishedRow(
             task=task,
             model=entry["model"],
-            method=entry["method"],
-            sparsity=entry["sparsity"],
-            kd=entry["kd"],
+            method=entry.get("method", MODEL),
+            sparsity=entry.get("sparsity"),
             metric=metric,
             value=round(value / 100, 6),
-            source=content["source"],
             name=entry["name"],
+            kd=entry.get("kd", False),
+            epochs=entry.get("epochs"),
+            source=study["source"],
         )
-        for entry in content["entries"]
+        for study in read_yaml(FILE)["studies"]
+        for entry in study["entries"]
         for task, figures in entry["figures"].items()
         for metric, value in figures.items()
     )

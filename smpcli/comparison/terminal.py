@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from smpcli.comparison.beside import Beside, percent
 from smpcli.comparison.groups import Compared, Row, subject
-from smpcli.comparison.published import PublishedRow
 from smpcli.text import human_bytes, human_count, human_time, plain
 
 if TYPE_CHECKING:
@@ -31,16 +31,16 @@ def render(comparison: Compared, width: int) -> Iterator[RenderableType]:
             yield Text(f"  {plain(str(path))}: {plain(reason)}", overflow="fold")
 
 
-def sections(comparison: Compared) -> Iterator[tuple[str, list[Row], list[PublishedRow]]]:
-    """The tables to make: title, runs, and what others published for the same task and metric."""
+def sections(comparison: Compared) -> Iterator[tuple[str, list[Row], list[Beside]]]:
+    """The tables to make: title, runs, and the figures of the same task and metric that stand beside them."""
     for _, group in groupby(comparison.rows, key=subject):
         rows = list(group)
         about = {(row.task, row.metric) for row in rows if row.built_in}
-        others = [row for row in comparison.published if (row.task, row.metric) in about]
+        others: list[Beside] = [row for row in comparison.published if (row.task, row.metric) in about]
         yield _title(rows[0], comparison.rows), rows, others
 
 
-def _table(rows: list[Row], others: list[PublishedRow], title: str, roomy: bool) -> RenderableType:
+def _table(rows: list[Row], others: list[Beside], title: str, roomy: bool) -> RenderableType:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -72,8 +72,8 @@ def _table(rows: list[Row], others: list[PublishedRow], title: str, roomy: bool)
         value = f"{mark}{mean:>{widest}}{spread}{one_class_mark(row)}"
         table.add_row(
             _method(row),
-            _percent(row.sparsity),
-            _percent(row.remaining),
+            percent(row.sparsity),
+            percent(row.remaining),
             Text(value, style="bold" if row.best else ""),
             str(row.n),
             difference,
@@ -84,11 +84,11 @@ def _table(rows: list[Row], others: list[PublishedRow], title: str, roomy: bool)
     if others:
         table.add_section()
     for other in others:
-        value = f"{published_value(other):>{widest + best}}"
+        value = f"{other.per_cent:>{widest + best}}"
         table.add_row(
-            Text(f"† {plain(other.name)}{' + KD' if other.kd else ''}", style="italic"),
-            _percent(other.sparsity),
-            _percent(1 - other.sparsity),
+            Text(plain(f"{other.mark} {other.label}"), style="italic"),
+            percent(other.sparsity),
+            percent(other.remaining),
             Text(value, style="italic"),
         )
     return table
@@ -99,18 +99,13 @@ def one_class_mark(row: Row) -> str:
     return " !" if row.one_class else ""
 
 
-def notes_of(rows: list[Row]) -> list[str]:
-    """What the marks ‡ and ! mean, where a row has them."""
+def notes_of(rows: list[Row], others: list[Beside]) -> list[str]:
+    """What the marks ‡, ! and those of figures beside the runs mean, where a row has them."""
     notes = [SELECTED] if any(row.select == "best" for row in rows) else []
     if marked := [row for row in rows if row.one_class]:
         some = ", with one of its seeds or more" if any(len(row.one_class) < row.n for row in marked) else ""
         notes.append(f"! predicts one class only (or one number, one answer){some}")
-    return notes
-
-
-def published_value(row: PublishedRow) -> str:
-    """In per cent, with as many decimals as were published: 91.4 doesn't claim to be 91.40."""
-    return f"{round(row.value * 100, 6):.10g}"
+    return notes + sorted({other.note for other in others})
 
 
 def _differences(rows: list[Row], roomy: bool) -> list[str]:
@@ -130,14 +125,11 @@ def _differences(rows: list[Row], roomy: bool) -> list[str]:
     return found
 
 
-def _captions(rows: list[Row], others: list[PublishedRow]) -> list[str]:
+def _captions(rows: list[Row], others: list[Beside]) -> list[str]:
     found = ["* best at its sparsity"] if any(row.best for row in rows) else []
     if any(row.difference_low is not None for row in rows):
         found.append("vs dense: with its 95 % interval, paired bootstrap over dev examples")
-    found += notes_of(rows)
-    for model, source in sorted({(other.model, other.source) for other in others}):
-        found.append(f"† published for {plain(model)}, not run here: {plain(source)}")
-    return found
+    return found + [plain(note) for note in notes_of(rows, others)]
 
 
 def _title(row: Row, rows: list[Row]) -> str:
@@ -160,7 +152,3 @@ def _method(row: Row) -> Text:
 
     text = Text(plain(method_name(row)))
     return text.append(f"\n{plain(row.settings)}", style="dim") if row.settings else text
-
-
-def _percent(fraction: float) -> str:
-    return f"{fraction * 100:.4g} %"

@@ -14,11 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from smpcli.comparison.beside import Beside, percent
 from smpcli.comparison.figure import lines_of
 from smpcli.comparison.groups import Compared, Row
 from smpcli.comparison.page import charts
-from smpcli.comparison.published import PublishedRow
-from smpcli.comparison.terminal import method_name, notes_of, one_class_mark, published_value, sections
+from smpcli.comparison.terminal import method_name, notes_of, one_class_mark, sections
 from smpcli.errors import UserError
 from smpcli.files import replacing
 from smpcli.runs.rundir import MASKS, RunDir, RunError
@@ -63,8 +63,8 @@ def contents(comparison: Compared) -> dict[str, Any]:
             {
                 "title": title,
                 "metric": rows[0].metric,
-                "notes": notes_of(rows),
-                "rows": [*map(_row, rows), *map(_published, others)],
+                "notes": notes_of(rows, others),
+                "rows": [*map(_row, rows), *map(_beside, others)],
                 "plot": charts.plot(lines_of(rows, others), rows[0].metric),
             }
             for title, rows, others in sections(comparison)
@@ -82,12 +82,12 @@ def _row(row: Row) -> dict[str, Any]:
     interval = None if low is None or high is None else f" [{low * 100:+.1f}, {high * 100:+.1f}]"
     return {
         "best": row.best,
-        "published": False,
+        "beside": False,
         "cells": [
             [row.method, method_name(row)],
             [row.settings, row.settings],
-            [row.sparsity, f"{row.sparsity * 100:.4g} %"],
-            [row.remaining, f"{row.remaining * 100:.4g} %"],
+            [row.sparsity, percent(row.sparsity)],
+            [row.remaining, percent(row.remaining)],
             [row.mean, f"{row.mean * 100:.2f}{spread}{one_class_mark(row)}"],
             [row.n, str(row.n)],
             [None, ""]
@@ -100,17 +100,17 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _published(row: PublishedRow) -> dict[str, Any]:
-    about = f"published for {row.model}{', with KD' if row.kd else ''}: {row.source}"
+def _beside(row: Beside) -> dict[str, Any]:
+    about = f"{row.origin}: {row.about}"
     return {
         "best": False,
-        "published": True,
+        "beside": True,
         "cells": [
-            [row.method, f"† {row.name}"],
+            [row.method, f"{row.mark} {row.name}"],
             [about, about],
-            [row.sparsity, f"{row.sparsity * 100:.4g} %"],
-            [1 - row.sparsity, f"{(1 - row.sparsity) * 100:.4g} %"],
-            [row.value, published_value(row)],
+            [row.sparsity, percent(row.sparsity)],
+            [row.remaining, percent(row.remaining)],
+            [row.value, row.per_cent],
             *[[None, ""]] * 5,
         ],
     }

@@ -8,30 +8,33 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from smpcli.comparison.figure import LOG_FROM, STYLES, Line, look_of
+from smpcli.comparison.figure import LEVEL, LOG_FROM, STYLES, Line, look_of
 from smpcli.inspection.looks import Grid
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross", "X": "x",
-    "<": "triangle-left", ">": "triangle-right",
+    "<": "triangle-left", ">": "triangle-right", "p": "pentagon", "h": "hexagon", "*": "star",
 }  # fmt: skip
 # As matplotlib's styles of the same place.
 _DASHES = dict(zip(STYLES, ("solid", "dot", "dashdot", "longdash", "longdashdot"), strict=True)) | {":": "dot"}
+# Likewise of what lies level: "dash", or lengths in pixels of what is drawn and what isn't.
+_LEVEL = ["dash", *(",".join(f"{3 * length}px" for length in lengths) for _, lengths in LEVEL[1:])]
 # Steps between marks of one share, so that they don't hide one another: a factor, as the axis may be logarithmic.
 _ASIDE = 0.03
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#1b1b1b"}
 
 
 def plot(lines: list[Line], metric: str) -> dict[str, Any]:
-    """Metric against remaining weights: a trace a method with bars of its spread, dense as a dashed line."""
-    pruned = [line for line in lines if line.method != "dense"]
+    """Metric against remaining weights: a trace a method with bars of its spread; what isn't pruned is level."""
+    pruned, level = ([line for line in lines if line.level is side] for side in (False, True))
     shares = sorted({x for line in pruned for x in line.xs}) or [1.0]
     reach = [shares[0] / 1.15, *shares, shares[-1] * 1.15]
     traces = []
     for place, line in enumerate(lines):
-        if line.method == "dense":
+        if line.level:
             together = {"legendgroup": str(place)}
-            traces += [_dense(line, metric, reach) | together, _band(line, reach) | together]
+            dash = _LEVEL[level.index(line) % len(_LEVEL)]
+            traces += [_level(line, metric, reach, dash) | together, _band(line, reach) | together]
         else:
             traces.append(_pruned(line, metric, pruned.index(line), len(pruned)))
     xaxis = {
@@ -92,10 +95,10 @@ def _layout(height: int, xaxis: dict[str, Any], yaxis: dict[str, Any]) -> dict[s
     }
 
 
-def _dense(line: Line, metric: str, reach: list[float]) -> dict[str, Any]:
+def _level(line: Line, metric: str, reach: list[float], dash: str) -> dict[str, Any]:
     return _trace(line, reach, line.ys[:1] * len(reach), [_said(line, metric, 0)] * len(reach)) | {
         "mode": "lines",
-        "line": {"color": "#8c8c8c" if line.published else "#404040", "dash": "dash", "width": 1.5},
+        "line": {"color": "#8c8c8c" if line.beside else "#404040", "dash": dash, "width": 1.5},
     }
 
 
@@ -114,8 +117,8 @@ def _band(line: Line, reach: list[float]) -> dict[str, Any]:
 
 
 def _pruned(line: Line, metric: str, place: int, of: int) -> dict[str, Any]:
-    given = look_of(place, line.published)
-    colour = "#737373" if line.published else given["color"]
+    given = look_of(place, line.beside)
+    colour = "#737373" if line.beside else given["color"]
     aside = 1 + (place - (of - 1) / 2) * _ASIDE
     said = [
         f"{_said(line, metric, index)}<br>{share * 100:.3g} % of the weights remain"
@@ -124,7 +127,7 @@ def _pruned(line: Line, metric: str, place: int, of: int) -> dict[str, Any]:
     return _trace(line, [share * aside for share in line.xs], line.ys, said) | {
         "mode": "lines+markers",
         "line": {"color": colour, "dash": _DASHES[given["linestyle"]], "width": 2},
-        "marker": {"symbol": _SYMBOLS[given["marker"]] + ("-open" if line.published else ""), "size": 10},
+        "marker": {"symbol": _SYMBOLS[given["marker"]] + ("-open" if line.beside else ""), "size": 10},
         "error_y": {"array": [spread * 100 for spread in line.spread], "visible": any(line.spread), "thickness": 1.2},
     }
 

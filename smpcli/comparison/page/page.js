@@ -51,7 +51,7 @@
         order(a.cells[state.column][0], b.cells[state.column][0]) || i - j).map(([row]) => row);
     }
     at("rows").tBodies[0].replaceChildren(...rows.map((row) => {
-      const made = make("tr", { class: (row.best ? "best " : "") + (row.published ? "published" : "") });
+      const made = make("tr", { class: (row.best ? "best " : "") + (row.beside ? "beside" : "") });
       row.cells.forEach(([, text], column) => {
         if (used[column]) {
           made.append(make("td", { class: TEXTS.includes(column) ? "text" : column === METRIC ? "metric" : "" }, text + (row.best && column === METRIC ? " *" : "")));
@@ -63,7 +63,6 @@
     if (table.rows.some((row) => row.best)) notes.push("* best at its sparsity");
     notes.push("vs dense: 95 % interval of a paired bootstrap over dev examples");
     notes.push(...table.notes);
-    if (table.rows.some((row) => row.published)) notes.push("† published, not run here");
     at("notes").textContent = notes.join(" · ");
   }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from handmade import MakeRun
+from rich.console import Console
 
 from smpcli.comparison.compare import compare
 from smpcli.comparison.published import published
@@ -147,6 +149,22 @@ def test_published_figures_are_of_the_shown_tasks_and_marked(study: Path, tmp_pa
     assert frame[frame["published"] == ""]["n"].tolist() == [row.n for row in found.rows]
     assert found.to_json()["published"][0]["source"]
     assert len(found.rows) == len(compare(study, tasks=["sst2"]).rows)
+
+
+def test_a_model_that_is_not_pruned_has_no_sparsity_in_any_form(study: Path) -> None:
+    found = compare(study, tasks=["sst2"], methods=["movement"], with_published=True)
+    # What is chosen among methods leaves what every method is measured by.
+    assert {row.method for row in found.published} == {"model"}
+    frame = found.to_frame().set_index("settings")
+    about: Any = frame.loc["XtremeDistil-l6-h256, small model"]
+    assert about[["sparsity", "remaining"]].isna().all() and about["mean"] == 0.912
+    assert about["method"] == "model" and "2106.04563" in about["published"]
+    line = next(line for line in found.csv_text().splitlines() if "XtremeDistil-l6-h256" in line)
+    assert line.startswith("sst2,microsoft/xtremedistil-l6-h256-uncased,,model,,,accuracy,0.912,")
+    assert {row["sparsity"] for row in found.to_json()["published"]} == {None}
+    Console(width=120, file=(printed := io.StringIO())).print(found)
+    (shown,) = [line for line in printed.getvalue().splitlines() if "l6-h256" in line]
+    assert shown.split() == "† XtremeDistil-l6-h256, small model 91.2".split()
 
 
 def test_published_figures_of_large_tasks() -> None:

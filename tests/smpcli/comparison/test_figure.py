@@ -112,6 +112,19 @@ def test_each_task_has_a_panel_and_published_figures_are_hollow(
     assert {bar.lines[0].get_markerfacecolor() for bar in published} == {"white"}
 
 
+def test_models_that_are_not_pruned_are_level_lines_apart_from_each_other(
+    study: Path, tmp_path: Path, drawn: list[matplotlib.figure.Figure]
+) -> None:
+    draw(compare(study, with_published=True), tmp_path / "out.pdf")
+    lines: list[Any] = [line for line in drawn[0].axes[0].lines if line.get_linestyle() == "--"]
+    level = {line.get_label(): line for line in lines if set(np.diff(line.get_ydata())) == {0}}
+    # Dense of the runs, and the three.
+    assert sorted(line.get_ydata()[0] for name, line in level.items() if "small model" in name) == (
+        pytest.approx([91.2, 91.3, 92.3])
+    )
+    assert len({str(line._unscaled_dash_pattern) for line in level.values()}) == len(level) == 4
+
+
 @pytest.mark.parametrize(
     ("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF"), ("PNG", b"\x89P")]
 )

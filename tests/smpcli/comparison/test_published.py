@@ -43,15 +43,48 @@ def test_figures_are_those_of_the_tables(key: tuple[str, str, float, bool, str])
     assert all(row.model == "bert-base-uncased" and "2210.06210" in row.source for row in rows)
 
 
+# Of oBERT's tables (2203.07259), PLATON's (2206.12562): (method, task, sparsity, KD, epochs, name) -> per cent.
+OTHERS = {
+    ("obert", "mnli", 0.8, True, 30, "oBERT"): "84.3",
+    ("obert", "qqp", 0.9, True, 30, "oBERT"): "91.35",
+    ("obert", "squad", 0.97, True, 30, "oBERT"): "85.98",
+    ("obert", "mnli", 0.97, True, 10, "oBERT"): "81.0",
+    ("obert", "squad", 0.9, True, 8, "oBERT upstream"): "88.49",
+    ("obert", "sst2", 0.9, False, None, "oBERT upstream"): "92.0",
+    ("platon", "sst2", 0.9, False, None, "PLATON"): "90.5",
+}
+
+
+@pytest.mark.parametrize("key", OTHERS, ids=str)
+def test_other_papers_figures_say_their_epochs_and_source(key: tuple[str, str, float, bool, int | None, str]) -> None:
+    method, task, sparsity, kd, epochs, name = key
+    (row,) = [row for row in published(task, method, sparsity, kd=kd) if (row.epochs, row.name) == (epochs, name)]
+    assert row.per_cent == OTHERS[key] and row.model == "bert-base-uncased"
+    assert ("2203.07259" if method == "obert" else "2206.12562") in row.source
+    assert (" + KD" in row.label, f"{epochs} epochs" in row.label) == (kd, epochs is not None)
+
+
+def test_small_models_are_no_method_s_rows() -> None:
+    models = published(method="model")
+    assert {(row.name, row.task): row.per_cent for row in models} == {
+        ("MiniLM-L6-H384", "sst2"): "91.3", ("MiniLM-L6-H384", "mnli"): "82.8",
+        ("XtremeDistil-l6-h384", "sst2"): "92.3", ("XtremeDistil-l6-h384", "mnli"): "85.4",
+        ("XtremeDistil-l6-h256", "sst2"): "91.2", ("XtremeDistil-l6-h256", "mnli"): "83.9",
+        ("Ettin 17M", "mnli"): "79.5", ("Ettin 32M", "mnli"): "83.4", ("Ettin 68M", "mnli"): "87.0",
+    }  # fmt: skip
+    assert {(row.sparsity, row.remaining, row.kd) for row in models} == {(None, None, False)}
+    assert not any(row in models for row in published(sparsity=0.9))
+
+
 def test_what_is_asked_for_is_what_comes() -> None:
-    assert published("movies") == [] == published("sst2", sparsity=0.9)
+    assert published("movies") == [] == published("sst2", sparsity=0.97)
     assert {row.kd for row in published("mnli", "smp", 0.97)} == {True, False}
     # 1 - 0.03 isn't 0.97 in binary.
     assert published("mnli", sparsity=1 - 0.03) == published("mnli", sparsity=0.97) != []
     assert [row.value for row in published("glue", "smp", model="roberta-base")] == [0.869]
     rows = published()
-    assert len({(r.task, r.model, r.name, r.sparsity, r.kd, r.metric) for r in rows}) == len(rows) > 50
-    assert all(-1 <= row.value <= 1 and 0 <= row.sparsity < 1 for row in rows)
+    assert len({(r.task, r.model, r.name, r.sparsity, r.kd, r.epochs, r.metric) for r in rows}) == len(rows) > 50
+    assert all(-1 <= row.value <= 1 and 0 <= (row.sparsity or 0) < 1 for row in rows)
 
 
 # -- recipes ---------------------------------------------------------------------------------------------
