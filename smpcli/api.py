@@ -140,11 +140,15 @@ def compare(
     metric: str | None = None,
     sort: str | None = None,
     with_published: bool = False,
+    with_floors: bool = False,
+    on_floor: Callable[[str], None] = lambda what: None,
 ) -> Comparison:
     """Compare the runs under some folders; `.rows`, `.to_frame()`, `.to_plot(path)`, `.to_html(path)` and more.
 
-    tasks, methods, where (such as "init=zero"), metric, sort: as on the command line. Raises UserError for bad input.
+    tasks, methods, where (such as "init=zero"), metric, sort: as on the command line. on_floor: told what is fitted.
+    Raises UserError for bad input.
     """
+    _quietly()
     from smpcli.comparison.compare import compare as compare_runs
 
     return compare_runs(
@@ -155,6 +159,8 @@ def compare(
         metric=metric,
         sort=sort,
         with_published=with_published,
+        with_floors=with_floors,
+        on_floor=on_floor,
     )
 
 

@@ -37,6 +37,14 @@ def compare(
     published: Annotated[
         bool, typer.Option("--published", help="Add published figures of the same tasks, marked as such.")
     ] = False,
+    floor: Annotated[
+        bool,
+        typer.Option(
+            "--floor",
+            help="Add what the same data give without a transformer's training: TF-IDF, and frozen vectors, with "
+            "logistic regression; fitted once, kept beside the runs.",
+        ),
+    ] = False,
     format: Annotated[Format, typer.Option(help="What is printed.")] = "table",
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw metric against remaining weights: a png, svg or pdf.")
@@ -65,6 +73,8 @@ def compare(
         metric=metric,
         sort=sort,
         with_published=published,
+        with_floors=floor,
+        on_floor=lambda what: None if quiet else console.talk(f"fitting a floor, once: {what} …"),
     )
     if not found.rows:
         # For a program that reads JSON, the reasons are in there.

@@ -11,7 +11,8 @@ from typing import ClassVar
 class Beside(ABC):
     """value: in the metric's own unit, like ours (0.857, not 85.7). sparsity: None where nothing is pruned of it.
 
-    name: what its source calls it; method: as a run's, by which rows can be chosen; model: "" where there is none.
+    name: what its source calls it; method: as a run's, by which rows can be chosen; model: "" where there is none;
+    kd: with distillation; source: where it was published, "" of what was found here.
     """
 
     task: str
@@ -21,6 +22,8 @@ class Beside(ABC):
     metric: str
     value: float
     name: str
+    kd: bool
+    source: str
 
     #: Stands beside its name and before its note.
     mark: ClassVar[str]
@@ -57,6 +60,37 @@ class Beside(ABC):
         """With as many decimals as were published, one at least: 91.4 doesn't claim to be 91.40."""
         shown = f"{round(self.value * 100, 6):.10g}"
         return shown if "." in shown else f"{shown}.0"
+
+
+@dataclass(frozen=True)
+class FloorRow(Beside):
+    """A figure that takes no transformer's training, on the same data as runs. c: inverse strength of the penalty.
+
+    model_digest: "" where no model is in it; built_in: as of a run's row.
+    """
+
+    c: float
+    data_digest: str
+    model_digest: str
+    built_in: bool
+
+    mark: ClassVar[str] = "§"
+    origin: ClassVar[str] = "floor"
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        return (f"C={self.c:g}",)
+
+    @property
+    def note(self) -> str:
+        return (
+            f"{self.mark} floor: logistic regression (of numbers ridge) on words and pairs, or on the stock model's "
+            "mean-pooled vectors; fitted on training rows alone, C chosen on a tenth of them"
+        )
+
+    @property
+    def per_cent(self) -> str:
+        return f"{self.value * 100:.2f}"
 
 
 def percent(fraction: float | None) -> str:

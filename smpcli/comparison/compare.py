@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpcli.comparison.collect import ComparedRun, find_runs, read
 from smpcli.comparison.filters import Filter
+from smpcli.comparison.floors import find_floors
 from smpcli.comparison.groups import Compared, Row, make_rows, subject
 from smpcli.comparison.published import MODEL, PublishedRow, published
 from smpcli.errors import UserError, joined, unknown
@@ -31,7 +32,8 @@ class Comparison(Compared):
     def to_frame(self) -> pd.DataFrame:
         """A pandas frame, a column for each field of `Row`; seeds, values and runs joined to text.
 
-        Published figures come last; their source is in the column "published", which is empty for runs.
+        Floors come after the runs, published figures last; their source is in the column "published", which is empty
+        for all else.
         """
         import pandas as pd
 
@@ -46,22 +48,23 @@ class Comparison(Compared):
             }
             for row in self.rows
         ]
+        others = [*self.floors, *self.published]
         texts = ("head", "select", "variant", "seeds", "values", "one_class", "data_digest", "model_digest", "runs")
         blank = dict.fromkeys(texts, "")
         records += [
             {
                 **blank,
-                **{name: getattr(row, name) for name in ("task", "model", "method", "sparsity", "metric", "kd")},
+                "built_in": True,
+                **asdict(row),
                 "remaining": row.remaining,
                 "mean": row.value,
                 "settings": row.label,
-                "built_in": True,
                 "published": row.source,
             }
-            for row in self.published
+            for row in others
         ]
         frame = pd.DataFrame(records, columns=[*Row.__dataclass_fields__, "published"])
-        counts = ("n", "trained", "task_bytes", "steps", "batch_size") if self.published else ()
+        counts = ("n", "trained", "task_bytes", "steps", "batch_size") if others else ()
         floats = ("std", "difference", "difference_low", "difference_high")
         return frame.astype({**dict.fromkeys(floats, "float64"), **dict.fromkeys(counts, "Int64")})
 
@@ -88,6 +91,7 @@ class Comparison(Compared):
         lists = ("seeds", "values", "one_class", "runs")
         return {
             "rows": [{**asdict(row), **{name: list(getattr(row, name)) for name in lists}} for row in self.rows],
+            "floors": [asdict(row) for row in self.floors],
             "published": [asdict(row) for row in self.published],
             "problems": [{"path": str(path), "reason": reason} for path, reason in self.problems],
         }
@@ -130,15 +134,19 @@ def compare(
     metric: str | None = None,
     sort: str | None = None,
     with_published: bool = False,
+    with_floors: bool = False,
+    on_floor: Callable[[str], None] = lambda what: None,
 ) -> Comparison:
     """Compare every run in and below the given folders (default: results).
 
     tasks, methods, where ("key=value" of settings or results): show the runs that they leave; differences are to all
     dense runs there are, shown or not. metric: another than each task's first. sort: a field of `Row`, "-" before it
-    for descending. with_published: add the published figures of smp's own tasks that are shown.
+    for descending. with_published: add the published figures of smp's own tasks that are shown. with_floors: add what
+    takes no transformer's training on the same data; `on_floor` is told what is fitted, as it may take minutes once.
 
-    Raises `UserError` for a folder that isn't there or holds no run, finished or not, and for names that nothing here
-    has. Runs that can't be used are the comparison's `problems`.
+    Raises `UserError` for a folder that isn't there or holds no run, finished or not, for names that nothing here
+    has, and for floors of data that are gone or of a span task. Runs that can't be used are the
+    comparison's `problems`.
     """
     chosen = Filter.of(tasks, methods, where)
     if sort is not None and sort.removeprefix("-") not in Row.__dataclass_fields__:
@@ -176,7 +184,8 @@ def compare(
     rows = make_rows(list(groups.values()), chosen)
     if sort is not None:
         rows = _sorted(rows, sort)
-    return Comparison(rows, problems, _published(rows, chosen) if with_published else [])
+    others = _published(rows, chosen) if with_published else []
+    return Comparison(rows, problems, others, find_floors(rows, on_floor) if with_floors else [])
 
 
 def _sorted(rows: list[Row], sort: str) -> list[Row]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smpcli.comparison import bootstrap
+from smpcli.comparison.beside import FloorRow
 from smpcli.comparison.collect import ComparedRun
 from smpcli.comparison.filters import Filter
 from smpcli.comparison.published import PublishedRow
@@ -72,12 +73,13 @@ class Compared:
     """`rows` by task, data, model and metric, there dense first, then by sparsity, then the best first.
 
     `problems` are the folders that are left out, each with the reason. `published`: figures of others for the same
-    tasks, where they were asked for.
+    tasks, and `floors`: what takes no transformer's training on the same data, where they were asked for.
     """
 
     rows: list[Row]
     problems: list[tuple[Path, str]]
     published: list[PublishedRow] = field(default_factory=list)
+    floors: list[FloorRow] = field(default_factory=list)
 
 
 def make_rows(groups: Sequence[Group], chosen: Filter) -> list[Row]:

@@ -95,7 +95,7 @@ def _markdown(text: str) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "±": r"$\pm$", "−": "$-$", "[": "{[}", "*": "{*}", "†": r"$\dagger$", "‡": r"$\ddagger$",
+    "±": r"$\pm$", "−": "$-$", "[": "{[}", "*": "{*}", "§": r"\S{}", "†": r"$\dagger$", "‡": r"$\ddagger$",
     "—": "---",
 }  # fmt: skip
 

@@ -18,15 +18,13 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class PublishedRow(Beside):
-    """One published figure. kd: with distillation; epochs: of pruning and training, None where the source is silent.
+    """One published figure. epochs: of pruning and training, None where the source is silent.
 
     name: what the source calls the method, e.g. "SMP-S" for our smp with allocation S, or the model. Task "glue" is a
     mean over tasks, for which we have no task. method: `MODEL` of a model as it is.
     """
 
-    kd: bool
     epochs: int | None
-    source: str
 
     mark: ClassVar[str] = "†"
     origin: ClassVar[str] = "published"

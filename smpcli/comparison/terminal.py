@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from smpcli.comparison.beside import Beside, percent
+from smpcli.comparison.beside import Beside, FloorRow, percent
 from smpcli.comparison.groups import Compared, Row, subject
 from smpcli.text import human_bytes, human_count, human_time, plain
 
@@ -36,8 +36,16 @@ def sections(comparison: Compared) -> Iterator[tuple[str, list[Row], list[Beside
     for _, group in groupby(comparison.rows, key=subject):
         rows = list(group)
         about = {(row.task, row.metric) for row in rows if row.built_in}
-        others: list[Beside] = [row for row in comparison.published if (row.task, row.metric) in about]
-        yield _title(rows[0], comparison.rows), rows, others
+        first = rows[0]
+        floors = [row for row in comparison.floors if is_floor_of(row, first)]
+        others = [*floors, *(row for row in comparison.published if (row.task, row.metric) in about)]
+        yield _title(first, comparison.rows), rows, others
+
+
+def is_floor_of(floor: FloorRow, row: Row) -> bool:
+    """Whether it is about the same data and metric, and about the same model where one is in it."""
+    same = (floor.task, floor.data_digest, floor.metric) == (row.task, row.data_digest, row.metric)
+    return same and floor.model_digest in ("", row.model_digest)
 
 
 def _table(rows: list[Row], others: list[Beside], title: str, roomy: bool) -> RenderableType:

@@ -67,11 +67,12 @@ class TaskModel(nn.Module):
         """Token ids and masks (batch, length) -> logits (batch, labels)."""
         if self.word_ids is None:
             return self.backbone(**inputs, **self._extra).logits  # type: ignore[no-any-return]
-        self._positions = self._answer_positions(inputs["input_ids"], inputs["attention_mask"])
+        positions = self._positions = self._answer_positions(inputs["input_ids"], inputs["attention_mask"])
         logits: Tensor = self.backbone(**inputs, **self._extra).logits
+        self._positions = None
         # OPT and the like call what is inside their base model, so all positions arrive here.
         rows = torch.arange(len(logits), device=logits.device)
-        return logits[rows, self._positions if logits.shape[1] > 1 else 0][:, self.word_index]
+        return logits[rows, positions if logits.shape[1] > 1 else 0][:, self.word_index]
 
     @property
     def _extra(self) -> dict[str, Any]:
@@ -94,6 +95,8 @@ class TaskModel(nn.Module):
 
     def _keep_one_position(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Cut the encoder's output to the answer's position, so that any MLM head runs on one token, not on all."""
+        if self._positions is None:
+            return output  # the base model was called by itself, not for an answer
         hidden = output.last_hidden_state
         rows = torch.arange(len(hidden), device=hidden.device)
         output.last_hidden_state = hidden[rows, self._positions].unsqueeze(1)
