@@ -127,10 +127,10 @@ def test_recipes_say_what_they_do(name: str) -> None:
 
 
 def test_commands_of_results_pages_resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every `smp prune` line of docs/results.md and of its notes is a valid command line."""
+    """Every `smp prune` line of docs/results.md, of its notes and of docs/claims.md is a valid command line."""
     from smpcli.reporting import guarded
 
-    pages = [ROOT / "docs" / "results.md", *(ROOT / "docs" / "results").glob("*.md")]
+    pages = [ROOT / "docs" / "results.md", ROOT / "docs" / "claims.md", *(ROOT / "docs" / "results").glob("*.md")]
     found = [block for page in pages for block in blocks(page.read_text(encoding="utf-8"), "bash")]
     lines = [line for block in found for line in block.splitlines()]
     prunes = [shlex.split(line.split("#")[0]) for line in lines if line.startswith("smp prune ")]
