@@ -17,6 +17,7 @@ from smpcli.comparison.groups import Row
 from smpcli.errors import UserError
 from smpcli.files import write_json
 from smpcli.runs.rundir import RunDir
+from smpcli.tasks.task import metric_name
 
 if TYPE_CHECKING:
     from smpcli.comparison.floor_fits import Fitted
@@ -76,11 +77,18 @@ def _fitted(kind: str, run: RunDir, tell: Callable[[str], None]) -> Fitted:
             return fitted
     settings, data = _settings_and_data(run)
     tell(f"{kind} on {info.run.task}")
+    if missing := [name for name in info.metrics if name not in _measured(settings)]:
+        raise UserError(f"--floor: '{info.run.task}' isn't measured in {missing[0]} any longer", "leave out --floor")
     fitted = fit_words(settings, data) if kind == WORDS else fit_vectors(settings, data, run)
     # A place that can't be written costs time, not the table.
     with suppress(UserError, ValueError):
         write_json(path, {"schema": _SCHEMA, "floors": {**kept, key: vars(fitted)}})
     return fitted
+
+
+def _measured(settings: Settings) -> set[str]:
+    """What a result of the task calls its metrics."""
+    return {metric_name(metric, split) for metric in settings.task.metrics for split in settings.task.dev_sets}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -221,6 +221,30 @@ def test_data_that_changed_since_are_refused(run: RunDir, task: Path) -> None:
     assert not (run.path.parent / "floors.json").exists()
 
 
+def test_a_metric_that_the_task_has_no_more_is_refused(tmp_path: Path, pico: Any) -> None:
+    easy(tmp_path / "task.csv", 60)
+    source = tmp_path / "mine.yaml"
+    text = "title: t\nkind: classification\ntext: text\nlabel: label\nmetrics: [METRIC]\nsource: {file: task.csv}\n"
+    source.write_text(text.replace("METRIC", "macro_f1"))
+    done = short_run(source, tmp_path / "out", pico("bert"))
+    source.write_text(text.replace("METRIC", "accuracy"))
+    with pytest.raises(UserError, match="--floor: 'mine' isn't measured in macro_f1 any longer"):
+        compare(done.path.parent, with_floors=True)
+
+
+def test_the_command_says_what_it_fits_and_prints_rows(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    said = []
+    for flags in (["--quiet"], [], []):
+        assert commandline.run_in_process("compare", run.path.parent, "--floor", "--format", "csv", *flags) == 0
+        printed = capsys.readouterr()
+        assert [line.split(",")[3] for line in printed.out.splitlines()] == ["method", "smp", "floor", "floor"]
+        said.append(printed.err.count("fitting a floor, once: "))
+        if flags:
+            (run.path.parent / "floors.json").unlink()
+    assert said == [0, 2, 0]
+
+
 def test_a_model_that_changed_since_is_refused(task: Path, tmp_path: Path, pico: Any) -> None:
     import shutil
 
