@@ -22,16 +22,8 @@ _COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#cc79a7", "#56b4e9", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 # None is plainly dashed: that is dense.
 STYLES = ("-", (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (8, 1.5)), (0, (4, 1, 1, 1, 1, 1)))
-#: Of what lies level: dense's, and of the others one each.
-LEVEL: tuple[Any, ...] = (
-    "--",
-    (0, (1, 3)),
-    (0, (3, 1, 1, 1)),
-    (0, (7, 2)),
-    (0, (3, 3)),
-    (0, (7, 1, 2, 1)),
-    (0, (1, 1, 4, 1)),
-)
+#: Of what lies level beside the runs, one each: what is drawn and what isn't, in line widths.
+LEVEL = ((1, 3), (3, 1, 1, 1), (7, 2), (3, 3), (7, 1, 2, 1), (1, 1, 4, 1), (9, 4))
 # From this ratio of the largest to the smallest share that remains on, a linear axis crowds the small ones together.
 LOG_FROM = 4
 
@@ -125,7 +117,7 @@ def _panel(
     for line in level:
         mean, spread = line.ys[0] * 100, line.spread[0] * 100
         grey = "0.55" if line.beside else "0.25"
-        dash = dashes.setdefault(line.name, LEVEL[len(dashes) % len(LEVEL)])
+        dash = dashes.setdefault(line.name, (0, LEVEL[len(dashes) % len(LEVEL)])) if line.beside else "--"
         axes.axhline(mean, color=grey, linestyle=dash, linewidth=1.2, zorder=1, label=line.name)
         if spread:
             axes.axhspan(mean - spread, mean + spread, color="0.9", zorder=0, linewidth=0)

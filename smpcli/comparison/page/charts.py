@@ -17,8 +17,6 @@ _SYMBOLS = {
 }  # fmt: skip
 # As matplotlib's styles of the same place.
 _DASHES = dict(zip(STYLES, ("solid", "dot", "dashdot", "longdash", "longdashdot"), strict=True)) | {":": "dot"}
-# Likewise of what lies level: "dash", or lengths in pixels of what is drawn and what isn't.
-_LEVEL = ["dash", *(",".join(f"{3 * length}px" for length in lengths) for _, lengths in LEVEL[1:])]
 # Steps between marks of one share, so that they don't hide one another: a factor, as the axis may be logarithmic.
 _ASIDE = 0.03
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#1b1b1b"}
@@ -26,14 +24,16 @@ _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#1b1b1b"}
 
 def plot(lines: list[Line], metric: str) -> dict[str, Any]:
     """Metric against remaining weights: a trace a method with bars of its spread; what isn't pruned is level."""
-    pruned, level = ([line for line in lines if line.level is side] for side in (False, True))
+    pruned = [line for line in lines if not line.level]
+    beside = [line for line in lines if line.level and line.beside]
     shares = sorted({x for line in pruned for x in line.xs}) or [1.0]
     reach = [shares[0] / 1.15, *shares, shares[-1] * 1.15]
     traces = []
     for place, line in enumerate(lines):
         if line.level:
             together = {"legendgroup": str(place)}
-            dash = _LEVEL[level.index(line) % len(_LEVEL)]
+            lengths = LEVEL[beside.index(line) % len(LEVEL)] if line.beside else ()
+            dash = ",".join(f"{3 * length}px" for length in lengths) or "dash"
             traces += [_level(line, metric, reach, dash) | together, _band(line, reach) | together]
         else:
             traces.append(_pruned(line, metric, pruned.index(line), len(pruned)))
