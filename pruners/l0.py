@@ -77,7 +77,7 @@ class L0(Movement):
 
     def report(self, layers: Sequence[MaskedLayer]) -> dict[str, float]:
         """tau: the offset of the scores that the run ended at; lambda: the penalty's final weight."""
-        return {"tau": float(self.tau), "lambda": self.settings.penalty}
+        return {"tau": float(self.tau), "lambda": self.penalty}
 
 
 def _offset(scores: Sequence[Tensor], density: float, parts: int, rounds: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pruners.base import setting
 from pruners.scored import ScoredPruner, ScoredSettings, structure_setting
@@ -27,4 +27,4 @@ class Movement(ScoredPruner):
     title = "Movement"
     paper = "https://arxiv.org/abs/2005.07683"
     trains_weights = True
-    Settings = MovementSettings
+    Settings: ClassVar[type[MovementSettings]] = MovementSettings

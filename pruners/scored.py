@@ -31,6 +31,10 @@ def structure_setting(default: float | Literal["auto"]) -> Any:
     )
 
 
+#: lambda at half of the weights and less, where it is `auto`.
+MOST_PENALTY = 400.0
+
+
 @dataclass
 class ScoredSettings(PrunerSettings):
     """Settings of the methods that learn scores."""
@@ -41,7 +45,7 @@ class ScoredSettings(PrunerSettings):
     init_scale: float = setting(0.5, "spread c of the first scores: S = c (importance / mean - 1)", 0)
     factored: bool = setting(False, "learn a score for each row and column beside each weight's own")
     scores_lr: float = setting(2e-2, "peak learning rate of the scores", 0)
-    penalty: float = setting(0.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
+    penalty: float | Literal["auto"] = setting(0.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
     penalty_start: float = setting(0.0, "fraction of the run that the penalty's weight stays 0", 0, 1)
     penalty_end: float = setting(
         1.0, "fraction of the run at which the penalty has its final weight; 0: from the start", 0, 1
@@ -145,9 +149,18 @@ class ScoredPruner(Pruner):
         own = self.own_selection or type(self).gates is not Pruner.gates
         return None if self.channels is None or own else self.channels.part(layer)
 
+    @property
+    def penalty(self) -> float:
+        """lambda, the penalty's final weight."""
+        penalty = self.settings.penalty
+        if penalty != "auto":
+            return penalty
+        # What few weights fall can't be told by pulling at all scores.
+        return MOST_PENALTY * min(1.0, max(0.0, (0.8 - self.final_density) / 0.3))
+
     def penalty_weight(self, progress: float) -> float:
         settings = self.settings
-        return cubic_rise(progress, settings.penalty, settings.penalty_start, settings.penalty_end)
+        return cubic_rise(progress, self.penalty, settings.penalty_start, settings.penalty_end)
 
     @elementwise
     def add_penalty_gradient(self, layer: MaskedLayer, gradient: Tensor, weight: float, layers: int) -> None:

@@ -24,7 +24,12 @@ class SMPSettings(ScoredSettings):
         "activation", "first scores: zero (the paper), |W|, or |W| times the input's norm"
     )
     factored: bool = setting(True, "learn a score for each row and column beside each weight's own")
-    penalty: float = setting(400.0, "final weight lambda of the penalty on sigmoid(S); 0: none", 0)
+    penalty: float | Literal["auto"] = setting(
+        "auto",
+        "final weight lambda of the penalty on sigmoid(S); 0: none; auto: none up to a sparsity of 0.2, 400 from 0.5 "
+        "on, between them in proportion",
+        0,
+    )
     scores_lr: float = setting(4e-2, "peak learning rate of the scores", 0)
     # Gradients of scores change with every mask: a short memory follows them, and allows twice the rate.
     beta1: float = setting(0.8, "AdamW's decay of the mean of gradients", 0, 0.9999)

@@ -41,4 +41,4 @@ class SoftMovement(Movement):
         """
         kept = [self.score(layer)[layer.mask] for layer in layers]
         lowest = min((float(scores.min()) for scores in kept if scores.numel()), default=math.inf)
-        return {"tau": float(torch.tensor(lowest, dtype=torch.float64).sigmoid()), "lambda": self.settings.penalty}
+        return {"tau": float(torch.tensor(lowest, dtype=torch.float64).sigmoid()), "lambda": self.penalty}

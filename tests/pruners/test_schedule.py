@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pruners.base import Pruner, PrunerSettings
 from pruners.schedule import cubic_decay, cubic_rise, linear_decay
 from pruners.scored import ScoredPruner, ScoredSettings
+from pruners.smp import SMP, SMPSettings
 
 FRACTIONS = st.floats(0, 1)
 
@@ -93,6 +94,19 @@ def test_a_penalty_that_rises_between_two_points(start: float, end: float, weigh
     assert [cubic_rise(t, 8, start, end) for t in points] == pytest.approx(weights, abs=1e-12)
     pruner = ScoredPruner(ScoredSettings(penalty=8, penalty_start=start, penalty_end=end))
     assert [pruner.penalty_weight(t) for t in points] == pytest.approx(weights, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "weight"), [(0.0, 0.0), (0.1, 0.0), (0.2, 0.0), (0.35, 200.0), (0.5, 400.0), (0.9, 400.0)]
+)
+def test_smp_s_own_penalty_is_none_up_to_a_fifth_and_whole_from_half_on(sparsity: float, weight: float) -> None:
+    pruner = SMP(SMPSettings(structure=1.0))
+    pruner.begin([], 1 - sparsity)
+    assert pruner.penalty_weight(1.0) == pytest.approx(weight, abs=1e-9)
+    # Given, it is what was given.
+    other = SMP(SMPSettings(structure=1.0, penalty=130.0))
+    other.begin([], 1 - sparsity)
+    assert other.penalty_weight(1.0) == 130
 
 
 def test_a_penalty_can_t_end_before_it_starts() -> None:

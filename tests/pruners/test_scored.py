@@ -158,7 +158,13 @@ def test_the_defaults_that_the_documents_name() -> None:
     for settings in (MovementSettings(), SoftMovementSettings()):
         assert (settings.init, settings.factored) == ("activation", False)
     smp = SMPSettings()
-    assert (smp.init, smp.factored, smp.penalty, smp.allocation, smp.temperature) == ("activation", True, 400, "S", 1)
+    assert (smp.init, smp.factored, smp.penalty, smp.allocation, smp.temperature) == (
+        "activation",
+        True,
+        "auto",
+        "S",
+        1,
+    )
 
 
 def test_a_setting_needs_a_help_text() -> None:
