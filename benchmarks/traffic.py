@@ -24,7 +24,7 @@ from pruners import masking
 from pruners.masks import layer, selection, structure
 from pruners.masks.allocation import SAMPLE_STRIDE
 from smpcli.bench.shapes import SHAPES, random_checkpoint
-from smpcli.bench.train import STEP, Case, Contestant
+from smpcli.bench.train import Case, Contestant
 from smpcli.training.launches import Recorder
 
 
@@ -107,7 +107,7 @@ def measure(method: str, case: Case, alone: bool) -> str:
     for _ in range(2):
         one.step(next(batches))
     batch = next(batches)
-    step = recorded(lambda: one.training.step(STEP, batch))
+    step = recorded(lambda: one.training.step(one.number, batch))
     passes = recorded(lambda: one.training.backward(batch))
     launched = sum(step.launched.values()) - sum(passes.launched.values())
     gigabytes = (step.bytes - passes.bytes) / 1e9

@@ -34,7 +34,7 @@ def setting(default: Any, help: str, low: float | None = None, high: float | Non
 class PrunerSettings:
     """What every method has; a method adds its own in a subclass. They are recipe keys and --set keys."""
 
-    schedule: Literal["cubic", "linear"] = setting("cubic", "shape of the way from dense to the final density")
+    schedule: Literal["cubic", "linear", "exp"] = setting("cubic", "shape of the way from dense to the final density")
     ramp_start: float = setting(0.0, "fraction of the run that stays dense", 0, 1)
     ramp_end: float = setting(0.6, "fraction of the run at which the final density is reached", 0, 1)
     weights_lr: float = setting(1e-4, "peak learning rate of the weights, where a method trains them", 0)
@@ -163,6 +163,26 @@ class Pruner:
         return None
 
     # -- the gradient ------------------------------------------------------------------------------------
+
+    def running(self, layer: MaskedLayer) -> dict[str, Tensor]:
+        """First values of what is kept of a layer's gradients, by name, each (out, in) or (out, in, …) on W's device.
+
+        From then on it is `layer.running`, which checkpoints hold; only `observe` changes it, in place.
+        """
+        return {}
+
+    @property
+    def observes(self) -> bool:
+        """True where `observe` is overridden."""
+        return type(self).observe is not Pruner.observe
+
+    @elementwise
+    def observe(self, layer: MaskedLayer, gradient: Tensor, step: int) -> None:
+        """Told dL/dW' of each step, (out, in), before anything changes it or clips it; leave it as it is.
+
+        It is that of the whole batch, the same in every process, and 0 for a matrix that no example has reached.
+        step: of the run, from 0.
+        """
 
     @elementwise
     def add_penalty_gradient(self, layer: MaskedLayer, gradient: Tensor, weight: float, layers: int) -> None:

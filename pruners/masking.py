@@ -39,6 +39,20 @@ def attach(pruner: Pruner, layers: Sequence[MaskedLayer], statistics: dict[str, 
             layer.learn_weight()
 
 
+def start_running(pruner: Pruner, layers: Sequence[MaskedLayer]) -> None:
+    """Give each layer, and each stack, what the method keeps of gradients; after `begin`, which may refuse it."""
+    for layer in layers:
+        layer.running = pruner.running(layer)
+    stacks = stacks_of(layers)
+    for stack in stacks.stacks if stacks is not None else ():
+        stack.stack_running()
+
+
+def running_numbers(pruner: Pruner, layers: Sequence[MaskedLayer]) -> int:
+    """How many numbers the method keeps of gradients."""
+    return sum(tensor.numel() for layer in layers for tensor in pruner.running(layer).values())
+
+
 def refresh(
     pruner: Pruner,
     layers: Sequence[MaskedLayer],
@@ -67,7 +81,7 @@ def refresh(
 
     def choose(pair: tuple[MaskedLayer, int]) -> None:
         layer, count = pair
-        layer.part = None if pruner.trains_weights else pruner.part(layer)
+        layer.part = None if pruner.trains_weights or pruner.observes else pruner.part(layer)
         layer.set_mask(_selected(pruner, layer, count), dtype, narrow)
 
     pairs = zip(layers, counts, strict=True)
@@ -96,7 +110,7 @@ def _refresh_stacks(pruner: Pruner, stacks: Stacks, counts: Counts, dtype: torch
         for layer, place in zip(stacks.layers, stacks.places, strict=True):
             layer.mask.copy_(_selected(pruner, layer, known[place]))
     for stack in stacks.stacks:
-        stack.part = None if pruner.trains_weights else _part(pruner, stack)
+        stack.part = None if pruner.trains_weights or pruner.observes else _part(pruner, stack)
     stacks.hold(dtype or stacks.weight.dtype)
     return (stacks.weight if stacks.scores is None else stacks.scores).detach().sum()
 
@@ -119,14 +133,14 @@ def _part(pruner: Pruner, stack: Stack) -> tuple[Tensor, int] | None:
     return reach, -1
 
 
-def show_masks(layers: Sequence[MaskedLayer]) -> None:
-    """Write W' = W * M into the modules, whole and in W's type, as evaluation and export see it."""
+def show_masks(layers: Sequence[MaskedLayer], dtype: torch.dtype | None = None) -> None:
+    """Write W' = W * M into the modules, whole; by default in W's type, as evaluation and export see it."""
     stacks = stacks_of(layers)
     if stacks is not None:
-        stacks.hold(stacks.weight.dtype)
+        stacks.hold(dtype or stacks.weight.dtype)
         return
     for layer in layers:
-        layer.set_mask(layer.mask)
+        layer.set_mask(layer.mask, dtype)
 
 
 @cache
@@ -167,23 +181,26 @@ def _stacked_gates(pruner: Pruner, stack: Stack) -> tuple[Tensor, Tensor] | None
     return z, slope
 
 
-def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weight: float) -> None:
+def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weight: float, step: int = 0) -> None:
     """Turn dL/dW', which backward() left in the modules, into the gradients of scores and weights.
 
     dL/dS = dL/dW' * W (plus the penalty's, in closed form); dL/dr, dL/dc are its sums over a row, a column;
     dL/dW = dL/dW' * M for methods that train weights. Drawn gates z take M's place, and dz/dS joins dL/dS.
-    The loss reaches no score outside a layer's `part`.
+    The loss reaches no score outside a layer's `part`. step: of the run, which `observe` is told.
     """
     stacks = stacks_of(layers)
     if stacks is not None:
-        _straight_through_stacks(pruner, layers, stacks, penalty_weight)
+        _straight_through_stacks(pruner, layers, stacks, penalty_weight, step)
         return
     for layer in layers:
         gradient = layer.effective.grad
         if gradient is None:
+            if pruner.observes:
+                pruner.observe(layer, torch.zeros_like(layer.weight), step)
             continue
         layer.effective.grad = None
         gradient = gradient.to(layer.weight.dtype)
+        pruner.observe(layer, gradient, step)
         if layer.scores is not None:
             weight = layer.weight.detach()
             if layer.part is not None:
@@ -207,11 +224,18 @@ def straight_through(pruner: Pruner, layers: Sequence[MaskedLayer], penalty_weig
 
 
 def _straight_through_stacks(
-    pruner: Pruner, layers: Sequence[MaskedLayer], stacks: Stacks, penalty_weight: float
+    pruner: Pruner, layers: Sequence[MaskedLayer], stacks: Stacks, penalty_weight: float, step: int
 ) -> None:
     gradient = stacks.take_gradient()
     if gradient is None:
         return
+    if pruner.observes:
+        for stack, own in zip(stacks.stacks, stacks.by_size(gradient), strict=True):
+            if is_elementwise(pruner, "observe"):
+                pruner.observe(stack, own, step)
+                continue
+            for layer, row in zip(stack.layers, own, strict=True):
+                pruner.observe(layer, row.view(layer.weight.shape), step)
     if stacks.scores is not None:
         weight = stacks.weight.detach()
         moved = gradient * weight if stacks.trains_weights else gradient.mul_(weight)

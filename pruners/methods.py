@@ -50,6 +50,10 @@ _BUILT_IN = {
         "pruners.one_shot:MagnitudeOneShot",
         "Magnitude pruning in one shot: the largest weights of each matrix stay, and nothing is trained.",
     ),
+    "snip-momentum": (
+        "pruners.snip_momentum:SnipMomentum",
+        "SNIP with momentum: weights are fine-tuned, the highest running sums of |W * gradient| stay.",
+    ),
     "dense": (
         "pruners.dense:Dense",
         "Fine-tuning without pruning: the baseline.",

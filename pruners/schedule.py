@@ -28,6 +28,11 @@ def linear_decay(progress: float, final: float, start: float = 0.0, end: float =
     return final + (1 - final) * (1 - _ramp(progress, start, end))
 
 
+def exponential_decay(progress: float, final: float, start: float = 0.0, end: float = 1.0) -> float:
+    """v(t) = v_f^(t/N), then v_f: each step removes the same share of what is left (neural-compressor's "exp")."""
+    return float(final ** _ramp(progress, start, end))
+
+
 def cubic_rise(progress: float, final: float, start: float = 0.0, end: float = 1.0) -> float:
     """lambda(t) = lambda_f (1 - (1 - x)^3), the penalty's weight; x rises from 0 at `start` to 1 at `end`.
 
@@ -43,4 +48,8 @@ def stepped(progress: float, start: float, end: float, parts: int) -> float:
 
 
 #: (progress, final density, start, end of the ramp) -> density, by the name that the setting `schedule` takes.
-DENSITIES: dict[str, Callable[[float, float, float, float], float]] = {"cubic": cubic_decay, "linear": linear_decay}
+DENSITIES: dict[str, Callable[[float, float, float, float], float]] = {
+    "cubic": cubic_decay,
+    "linear": linear_decay,
+    "exp": exponential_decay,
+}

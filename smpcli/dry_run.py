@@ -204,6 +204,8 @@ def _path(text: str | None) -> Path | None:
 
 def _count_weights(settings: Settings) -> dict[str, int | None]:
     """Weights of the model as built from its configuration alone, without memory for them."""
+    from pruners.masking import running_numbers
+    from pruners.masks.layer import MaskedLayer
     from smpcli.modeling.backbone import load_config, model_path
     from smpcli.modeling.build import check_weights_at_hand, outline
     from smpcli.modeling.layers import find_prunable
@@ -227,6 +229,8 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
     factored = getattr(settings.method, "factored", False)
     edges = sum(sum(matrix.module.weight.shape) for matrix in found) if factored else 0
     scores = prunable + edges if pruner.trains_scores else 0
+    layers = [MaskedLayer(matrix.name, "", matrix.module) for matrix in found] if pruner.prunes else []
+    running = running_numbers(pruner(settings.method), layers)
     head = sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
@@ -235,7 +239,7 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
     trained = total if pruner.trains_weights else head if settings.run.head == "classifier" else 0
     kept = kept_weights(1 - settings.run.sparsity, prunable) if pruner.prunes else prunable
     # A trained number needs a gradient and AdamW's two moments; masking keeps W beside W', and a byte of mask.
-    memory = FLOAT * (total + 3 * trained + 4 * scores)
+    memory = FLOAT * (total + 3 * trained + 4 * scores + running)
     if pruner.prunes:
         memory += (FLOAT + 1) * prunable
         memory += FLOAT * prunable if pruner.trains_weights else 0
@@ -243,7 +247,7 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
     weights = total if pruner.trains_weights else 0
     best = settings.run.select == "best"
     memory += FLOAT * weights + prunable if best else 0
-    disk = disk_need(trained + scores, weights, prunable, settings.run.checkpoint_every, best)
+    disk = disk_need(trained + scores, weights, prunable, settings.run.checkpoint_every, best, running)
     return dict(zip(names, (total, prunable, kept, trained, scores, memory, disk), strict=True))
 
 

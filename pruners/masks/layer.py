@@ -51,6 +51,8 @@ class MaskedLayer:
         self.narrows = False
         #: Drawn gates and their slope, where the method draws any (`Pruner.gates`).
         self.gates: tuple[Tensor, Tensor] | None = None
+        #: What the method keeps of gradients (`Pruner.running`).
+        self.running: dict[str, Tensor] = {}
         self.scores: Tensor | None = None
         self.row: Tensor | None = None
         self.column: Tensor | None = None

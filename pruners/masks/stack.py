@@ -94,6 +94,7 @@ class Stack(MaskedLayer):
         self.size = first.size
         self.gates: tuple[Tensor, Tensor] | None = None
         self.scores = self.row = self.column = None
+        self.running: dict[str, Tensor] = {}
         self.rule: RowRule
         shapes = [layer.weight.shape for layer in layers]
         ends, self.shapes = 0, []
@@ -109,6 +110,14 @@ class Stack(MaskedLayer):
     @held.setter
     def held(self, memory: Tensor) -> None:
         self._held = memory
+
+    def stack_running(self) -> None:
+        """Hold what each layer keeps of gradients as (n, size, …), of which theirs are views from now on."""
+        for name in self.layers[0].running:
+            joined = torch.stack([layer.running[name].flatten(0, 1) for layer in self.layers])
+            self.running[name] = joined
+            for layer, own in zip(self.layers, joined, strict=True):
+                layer.running[name] = own.unflatten(0, layer.weight.shape)
 
 
 class Stacks:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smpcli.bench.train import STEP, Case, Contestant
+from smpcli.bench.train import Case, Contestant
 from smpcli.training.launches import recorded
 
 
@@ -37,9 +37,9 @@ def _count(contestant: Contestant) -> Operations:
     training, batches = contestant.training, iter(contestant.batches)
     # Only the first steps ask for memory, and make what later ones use.
     for _ in range(2):
-        training.step(STEP, next(batches))
+        training.step(contestant.number, next(batches))
     batch = next(batches)
-    whole = recorded(lambda: training.step(STEP, batch))
+    whole = recorded(lambda: training.step(contestant.number, batch))
     model = recorded(lambda: training.backward(batch))
     training.optimizer.zero_grad()
     beyond = sum(whole.launched.values()) - sum(model.launched.values())

@@ -144,11 +144,13 @@ class Contestant(Entrant):
         session.steps = STEPS
         self.training = session.training()
         self.training.model.train()
+        # A step that chooses masks, where not every one does.
+        self.number = STEP - STEP % self.training.mask_every
         order = training_order(session.settings, session.train_set)
         super().__init__(session.batches(order), session.accelerator.device)
 
     def step(self, batch: Any) -> None:
-        self.training.step(STEP, batch)
+        self.training.step(self.number, batch)
 
     def check(self) -> None:
         self.training.health.read()
@@ -246,7 +248,7 @@ def _resolved(method: str, case: Case) -> Settings:
     if method == DENSE:
         # Of the settings those that every method shares.
         return resolve(flags={key: value for key, value in flat.items() if key in RunSettings.model_fields})
-    return resolve(flags={"ramp_start": 0.0, "ramp_end": 0.0, **flat, "sparsity": case.sparsity})
+    return resolve(flags={"ramp_start": 0.0, "ramp_end": 0.5, **flat, "sparsity": case.sparsity})
 
 
 def _settings(method: str, case: Case) -> Settings:

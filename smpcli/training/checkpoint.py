@@ -252,7 +252,7 @@ class Checkpoints(Watch):
         states = random_tensors(self.accelerator)
         if not self.accelerator.is_main_process:
             return
-        refuse_infinite(list(self._state.trained().values()), position.step - 1)
+        refuse_infinite(list(self._state.changing().values()), position.step - 1)
         name = f"step-{position.step:06d}.safetensors"
         layers = self._state.layers
         masks = {_MASK + layer.name: layer.mask for layer in layers}

@@ -111,6 +111,15 @@ class State:
             found |= {f"layer.{layer.name}.{part}": tensor for part, tensor in parts.items() if tensor is not None}
         return found
 
+    def changing(self) -> dict[str, Tensor]:
+        """The same and what the method keeps of gradients."""
+        running = {
+            f"layer.{layer.name}.running.{name}": tensor
+            for layer in self.layers
+            for name, tensor in layer.running.items()
+        }
+        return self.trained() | running
+
     def size(self) -> int:
         """About the bytes of a checkpoint: each number with AdamW's two moments, and two masks of a bit."""
         numbers = sum(tensor.numel() * tensor.element_size() for tensor in self.trained().values())
@@ -136,7 +145,7 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a checkpoint holds as tensors, but for random states."""
-        found = self.trained()
+        found = self.changing()
         state = self.optimizer.state_dict()["state"]
         for index, parts in enumerate(self._parts()):
             for key, value in state.get(index, {}).items():
@@ -151,7 +160,7 @@ class State:
     @torch.no_grad()
     def load(self, saved: Saved) -> None:
         """Become what was saved, but for random states. Raises `UserError`, with nothing changed, for a misfit."""
-        trained = self.trained()
+        trained, changing = self.trained(), self.changing()
         groups = self.optimizer.state_dict()["param_groups"]
         moments: dict[str, dict[str, Tensor]] = {}
 
@@ -167,10 +176,10 @@ class State:
                     misfit(name)
                 moments.setdefault(of, {})[key] = tensor
             elif kind != "random":
-                target = trained.get(name)
+                target = changing.get(name)
                 if target is None or target.shape != tensor.shape or target.dtype != tensor.dtype:
                     misfit(name)
-        for name in trained.keys() - saved.tensors.keys():
+        for name in changing.keys() - saved.tensors.keys():
             misfit(name)
         wanted = {layer.name: layer.mask.shape for layer in self.layers}
         for kind, masks in (("masks", saved.masks), ("earlier masks", saved.earlier or saved.masks)):
@@ -180,7 +189,7 @@ class State:
         parts = self._parts()
         if len(keys) > 1 or len(moments) != (sum(map(len, parts)) if saved.about.step else 0):
             misfit("optimizer")
-        for name, target in trained.items():
+        for name, target in changing.items():
             target.copy_(saved.tensors[name])
         for layer in self.layers:
             layer.set_mask(saved.masks[layer.name].to(self.device))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pruners.errors import ScoreError
-from pruners.masking import draw_gates, fold_factors, refresh, show_masks, straight_through
+from pruners.masking import draw_gates, fold_factors, refresh, show_masks, start_running, straight_through
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.stack import score_parameters
 from smpcli.device import training_context
@@ -88,11 +88,15 @@ class Training:
         self._alone = accelerator.num_processes == 1
         # Gradients that processes exchange stay in full precision.
         self._dtype = torch.bfloat16 if precision == "bf16" and self._alone else None
+        # Steps from one choice of masks to the next, where a method has that setting.
+        self.mask_every = int(getattr(pruner.settings, "mask_every", 1))
         pruner.begin(layers, final_density)
+        start_running(pruner, layers)
 
     def density(self, step: int) -> float:
-        """The fraction of prunable weights that `step`, counted from 0, computes with."""
-        progress = step / self.steps if self.steps else 1.0
+        """The fraction of prunable weights that `step`, counted from 0, computes with: as when masks were chosen."""
+        chosen = step - step % self.mask_every if step < self.steps else step
+        progress = chosen / self.steps if self.steps else 1.0
         return self.pruner.density(progress, self.final_density) if self.layers else FULL
 
     def step(self, step: int, micro_batches: Sequence[MicroBatch]) -> None:
@@ -104,11 +108,14 @@ class Training:
         """
         ranked = None
         if self.layers:
-            ranked = self.choose_masks(step, self._dtype, narrow=self._alone)
+            if step % self.mask_every == 0:
+                ranked = self.choose_masks(step, self._dtype, narrow=self._alone)
+            else:
+                show_masks(self.layers, self._dtype)
             with drawing_alike(self.accelerator):
                 draw_gates(self.pruner, self.layers)
         loss = self.backward(micro_batches)
-        straight_through(self.pruner, self.layers, self.pruner.penalty_weight(step / self.steps))
+        straight_through(self.pruner, self.layers, self.pruner.penalty_weight(step / self.steps), step)
         norm = self.accelerator.clip_grad_norm_(self._trained, self.max_grad_norm)
         settings = self.pruner.settings
         set_rates(self.optimizer, rate(step, self.steps, settings.warmup, getattr(settings, "rewinds", 0)))

@@ -31,15 +31,21 @@ def count_steps(settings: Settings, examples: int) -> int:
 
 
 def disk_need(
-    trained: int, kept_values: int, prunable: int, checkpoint_every: int | str, select_best: bool = False
+    trained: int,
+    kept_values: int,
+    prunable: int,
+    checkpoint_every: int | str,
+    select_best: bool = False,
+    running: int = 0,
 ) -> int:
     """Bytes that a run takes at most while it goes on.
 
-    trained: numbers that are trained, scores and all; kept_values: trained weights that the result holds. A
-    checkpoint has each trained number with AdamW's two moments, and two sets of masks, and with `select_best` the
+    trained: numbers that are trained, scores and all; kept_values: trained weights that the result holds;
+    running: numbers that the method keeps of gradients. A checkpoint has these, each trained number with AdamW's two
+    moments, and two sets of masks, and with `select_best` the
     best model, too; at a time there are the best, the last, and the one being written.
     """
-    checkpoint = 3 * FLOAT * trained + 2 * prunable // 8
+    checkpoint = FLOAT * (3 * trained + running) + 2 * prunable // 8
     checkpoint += FLOAT * kept_values + prunable // 8 if select_best else 0
     return checkpoint * (3 if checkpoint_every != 0 else 2) + FLOAT * kept_values + prunable // 8 + 2**20
 

@@ -236,6 +236,7 @@ def _note_blind_metrics(settings: Settings, data: TaskData, progress: RunObserve
 
 def _check_disk(session: Session, output: Path, progress: RunObserver) -> None:
     """Say what the run will write at most; refuse where that doesn't fit."""
+    from pruners.masking import running_numbers
     from pruners.masks.stack import score_parameters
     from smpcli.text import human_bytes
 
@@ -244,7 +245,8 @@ def _check_disk(session: Session, output: Path, progress: RunObserver) -> None:
     weights = trained if session.pruner.trains_weights else 0
     settings = session.settings
     best = settings.run.select == "best"
-    need = disk_need(trained + scores, weights, session.prunable, settings.run.checkpoint_every, best)
+    running = running_numbers(session.pruner, session.layers)
+    need = disk_need(trained + scores, weights, session.prunable, settings.run.checkpoint_every, best, running)
     place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free < need:

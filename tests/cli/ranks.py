@@ -33,7 +33,9 @@ processes.check_agreement = keep_and_agree
 # It ends the processes' group, which the next method needs.
 Accelerator.end_training = lambda self: None
 for method in methods.split(","):
-    code = guarded(lambda: app(args=["prune", "--method", method, *rest], standalone_mode=False))  # noqa: B023
+    # Without scores there is no structure.
+    own = [part for part in rest if method != "snip-momentum" or part != "--set=structure=1"]
+    code = guarded(lambda: app(args=["prune", "--method", method, *own], standalone_mode=False))  # noqa: B023
     if code:
         sys.exit(code)
 

@@ -30,7 +30,7 @@ HEAVY = {"torch", "transformers", "datasets", "pandas", "numpy", "accelerate", "
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("smp prune --method s", {"smp", "soft-movement"}),
+        ("smp prune --method s", {"smp", "snip-momentum", "soft-movement"}),
         ("smp methods mag", {"magnitude", "magnitude-one-shot"}),
         ("smp prune --task m", {"movies", "mrpc"}),
         ("smp prune --recipe q", {"quick"}),

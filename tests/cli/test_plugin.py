@@ -14,10 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from commandline import PRUNABLE, Done, Smp, listing, make_run, result_of, run_process
 from documents import commands_of, files_of, page, run_commands
 from safetensors.numpy import load_file
+from torch import nn
+
+from pruners.masking import attach, start_running, straight_through
+from pruners.masks.layer import MaskedLayer
+from pruners.masks.stack import stack_layers
 
 HERE = Path(__file__).parent
 OWN = "smp (built in)"
@@ -146,6 +152,27 @@ def test_the_walkthrough_ends_with_a_method_that_works(
     weights = load_file(tmp_path / "reviews-relative" / "model.safetensors")
     kept = sum(np.count_nonzero(tensor) for name, tensor in weights.items() if ".layer." in name and tensor.ndim == 2)
     assert kept == PRUNABLE // 10
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_the_walkthrough_s_method_keeps_a_running_mean_of_signs(
+    plugin: Path, monkeypatch: pytest.MonkeyPatch, stacked: bool
+) -> None:
+    monkeypatch.syspath_prepend(plugin.parent / "smp-relative")
+    firm = importlib.import_module("smp_firm").Firm()
+    layers = [MaskedLayer(str(number), "dense", nn.Linear(4, 3)) for number in range(2)]
+    attach(firm, layers, {})
+    if stacked:
+        stack_layers(layers)
+    start_running(firm, layers)
+    signs = [torch.randn(2, 3, 4) for _ in range(4)]
+    for step, gradients in enumerate(signs):
+        for layer, gradient in zip(layers, gradients, strict=True):
+            layer.effective.grad = gradient.clone()
+        straight_through(firm, layers, 0.0, step)
+    for index, layer in enumerate(layers):
+        mean = torch.stack([0.1 * 0.9 ** (3 - step) * own[index].sign() for step, own in enumerate(signs)]).sum(0)
+        torch.testing.assert_close(firm.score(layer), layer.weight.detach().abs() * (1 + mean.abs()))
 
 
 def test_a_run_whose_plugin_is_gone(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruners.base import Pruner, PrunerSettings
-from pruners.schedule import cubic_decay, cubic_rise, linear_decay
+from pruners.schedule import cubic_decay, cubic_rise, exponential_decay, linear_decay
 from pruners.scored import ScoredPruner, ScoredSettings
 from pruners.smp import SMP, SMPSettings
 
@@ -55,7 +55,7 @@ def test_decay_never_rises_and_goes_from_one_to_the_final_density(
     final: float, ramp: list[float], points: list[float]
 ) -> None:
     start, end = ramp
-    for decay in (cubic_decay, linear_decay):
+    for decay in (cubic_decay, linear_decay, exponential_decay):
         densities = [decay(progress, final, start, end) for progress in sorted(points)]
         # Exactly within the bounds: a density above 1 could not be kept. The last digit of a power may be off by one.
         assert all(final <= density <= 1 for density in densities)
@@ -63,6 +63,13 @@ def test_decay_never_rises_and_goes_from_one_to_the_final_density(
         assert decay(1.0, final, start, end) == final
         if end > 0:
             assert decay(0.0, final, start, end) == 1.0
+
+
+def test_exponential_decay_keeps_the_same_share_of_what_is_left_each_time() -> None:
+    # From 0.2 to 0.7 of the run down to 0.0001: a tenth of what is left, four times.
+    points = [exponential_decay(t, 0.0001, 0.2, 0.7) for t in (0.0, 0.2, 0.325, 0.45, 0.575, 0.7, 1.0)]
+    assert points == pytest.approx([1, 1, 0.1, 0.01, 0.001, 0.0001, 0.0001], rel=1e-12)
+    assert Pruner(PrunerSettings(schedule="exp", ramp_end=0.5)).density(0.25, 0.25) == pytest.approx(0.5)
 
 
 @given(FRACTIONS)

@@ -2,7 +2,7 @@
 
     python tests/resume/killing.py --kills 20
 
-kills each of the six methods' runs 20 times: in turn in a training step, in an evaluation, while a checkpoint is
+kills each of these methods' runs 20 times: in turn in a training step, in an evaluation, while a checkpoint is
 written, while the result is written, and at any time of the clock; every third resumed run is killed once more. At
 least one kill of each kind must have hit. A child is forked for each run, from a
 process that has imported everything and trained nothing, so that a kill costs no start of Python.
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-METHODS = ("smp", "movement", "soft-movement", "magnitude", "l0", "dense")
+METHODS = ("smp", "movement", "soft-movement", "magnitude", "l0", "snip-momentum", "dense")
 MOMENTS = ("a step", "an evaluation", "a checkpoint", "the result", "any time")
 STEPS = 24
 # What differs between two runs that are the same.

@@ -112,7 +112,7 @@ def test_drawn_gates_a_teacher_and_spans_resume_to_the_same_bytes(
         assert left_by(tmp_path / f"broken{step}") == left_by(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("method", ["smp", "movement", "l0", "dense"])
+@pytest.mark.parametrize("method", ["smp", "movement", "l0", "snip-momentum", "dense"])
 def test_a_run_that_ends_as_its_best_resumes_to_the_same_bytes(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -19,7 +19,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
     monkeypatch.setattr(session, "assemble", lambda *args, **how: assemble(*args, **{**how, "stacked": wanted}))
 
 
-@pytest.mark.parametrize("method", ["smp", "movement"])
+@pytest.mark.parametrize("method", ["smp", "movement", "snip-momentum"])
 @pytest.mark.parametrize(("before", "after"), [(True, True), (True, False), (False, True)])
 def test_a_run_goes_on_wherever_it_began(
     pico: Any, sentiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, before: bool, after: bool

@@ -39,6 +39,7 @@ def test_steps_are_epochs_times_batches(sentiment: Any, given: dict[str, Any], e
         ("movement", {}),
         ("soft-movement", {"factored": True}),
         ("magnitude", {"sparsity": 0.333}),
+        ("snip-momentum", {}),
         ("dense", {}),
     ],
 )
@@ -61,7 +62,7 @@ def test_a_dry_run_foretells_the_run(
     for label in ("negative", "positive"):
         assert sum(side[label] for side in sides) == sum(row[1] == label for row in sentiment.rows)
     # 12 matrices: 8 of 32 x 32, 4 of 32 x 48; factored scores have one more a row and a column.
-    scores = 0 if method in ("magnitude", "dense") else 8 * 32 * 32 + 4 * 32 * 48
+    scores = 0 if method in ("magnitude", "snip-momentum", "dense") else 8 * 32 * 32 + 4 * 32 * 48
     factored = given.get("factored", method == "smp")
     assert found.learned_scores == scores + (8 * 64 + 4 * 80 if factored else 0)
 

@@ -174,7 +174,8 @@ def test_settings_that_differ_by_row() -> None:
 
 
 def test_paper_recipes_compute_as_the_releases() -> None:
-    for name in [*ROWS, *(f"{method}-paper" for method in "smp movement soft-movement magnitude l0".split())]:
+    methods = "smp movement soft-movement magnitude snip-momentum l0".split()
+    for name in [*ROWS, *(f"{method}-paper" for method in methods)]:
         run = resolve(name, flags={"task": "stsb"}).run
         # STS-B's own defaults are other ones.
         assert (run.precision, run.bucket_window, run.micro_batches, run.dropout) == ("fp32", 1, 1, 0.1), name

@@ -19,6 +19,7 @@ from pruners.masks.stack import stack_layers
 from pruners.movement import Movement
 from pruners.random_masks import Random
 from pruners.smp import SMP, SMPSettings
+from pruners.snip_momentum import SnipMomentum
 from pruners.soft_movement import SoftMovement
 from smpcli.modeling.attention import confirm_whole_mask
 from smpcli.modeling.heads import TaskModel
@@ -36,6 +37,7 @@ METHODS: dict[str, Callable[[], Pruner]] = {
     "magnitude": Magnitude,
     "gmp": GMP,
     "random": Random,
+    "snip-momentum": SnipMomentum,
     "l0": lambda: L0(L0.Settings(init="magnitude")),
 }
 

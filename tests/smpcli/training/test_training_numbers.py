@@ -83,9 +83,9 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_saved(
     calls = 0
     straight_through = loop.straight_through
 
-    def poisoned(pruner: Any, layers: Any, weight: float) -> None:
+    def poisoned(pruner: Any, layers: Any, *more: Any) -> None:
         nonlocal calls
-        straight_through(pruner, layers, weight)
+        straight_through(pruner, layers, *more)
         calls += 1
         if calls == 4:
             layers[0].scores.grad[0, 0] = math.inf

@@ -1,0 +1,208 @@
+"""Methods that rank by running means of |W * gradient|, against their equations in plain numpy over several steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pruners.base import Pruner
+from pruners.errors import SettingError
+from pruners.masking import attach, refresh, start_running, straight_through
+from pruners.masks.layer import MaskedLayer
+from pruners.masks.stack import stack_layers
+from pruners.scored import ScoredPruner, ScoredSettings
+from pruners.sensitivity import SensitivityPruner
+from pruners.smp import SMP, SMPSettings
+from pruners.snip_momentum import SnipMomentum, SnipMomentumSettings
+
+SHAPES = [(4, 6), (6, 4), (5, 3), (4, 6)]
+RATE, STEPS = 0.05, 9
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def started(pruner: Pruner, stacked: bool, dtype: torch.dtype = torch.float64) -> list[MaskedLayer]:
+    torch.manual_seed(1)
+    layers = [
+        MaskedLayer(f"block.{index}.dense", "dense", nn.Linear(inputs, out, dtype=dtype))
+        for index, (out, inputs) in enumerate(SHAPES)
+    ]
+    attach(pruner, layers, {})
+    if stacked:
+        stack_layers(layers)
+    pruner.begin(layers, 0.2)
+    start_running(pruner, layers)
+    return layers
+
+
+def gradients(step: int) -> list[Array]:
+    draw = np.random.default_rng(step)
+    return [draw.normal(size=shape) for shape in SHAPES]
+
+
+def train(pruner: Pruner, layers: list[MaskedLayer], step: int) -> None:
+    """One step of plain gradient descent, its masks chosen where they are due."""
+    if step % pruner.settings.mask_every == 0:
+        refresh(pruner, layers, pruner.density(step / STEPS, 0.2))
+    for layer, own in zip(layers, gradients(step), strict=True):
+        layer.effective.grad = torch.from_numpy(own).to(layer.effective)
+    before = {layer.name: layer.weight.detach().clone() for layer in layers}
+    straight_through(pruner, layers, 0.0, step)
+    with torch.no_grad():
+        for layer, own in zip(layers, gradients(step), strict=True):
+            assert torch.equal(layer.weight, before[layer.name])
+            layer.weight -= RATE * torch.from_numpy(own).to(layer.weight) * layer.mask
+
+
+def highest(scores: Sequence[Array], density: float, scope: str) -> list[Array]:
+    """Masks of the highest scores, ties by index, of each matrix or of all."""
+    total = sum(score.size for score in scores)
+    kept = math.floor(round(density, 12) * total)
+    if scope == "global":
+        order = np.argsort(-np.concatenate([score.reshape(-1) for score in scores]), kind="stable")
+        chosen = np.zeros(total, bool)
+        chosen[order[:kept]] = True
+        parts = np.split(chosen, np.cumsum([score.size for score in scores])[:-1])
+        return [part.reshape(score.shape) for part, score in zip(parts, scores, strict=True)]
+    # The same density everywhere; what rounding leaves goes to the largest remainders first.
+    shares = [kept / total * score.size for score in scores]
+    counts = [math.floor(share) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - shares[i], i))
+    for index in by_remainder[: kept - sum(counts)]:
+        counts[index] += 1
+    masks = []
+    for score, count in zip(scores, counts, strict=True):
+        chosen = np.zeros(score.size, bool)
+        chosen[np.argsort(-score.reshape(-1), kind="stable")[:count]] = True
+        masks.append(chosen.reshape(score.shape))
+    return masks
+
+
+class Snip:
+    """score = 0.9 score + |W * M * gradient|."""
+
+    def __init__(self) -> None:
+        self.scores = [np.zeros(shape) for shape in SHAPES]
+
+    def observe(self, sensitivity: list[Array], step: int) -> None:
+        self.scores = [0.9 * score + own for score, own in zip(self.scores, sensitivity, strict=True)]
+
+
+CASES: dict[str, tuple[type[SensitivityPruner], Callable[[], Any]]] = {"snip-momentum": (SnipMomentum, Snip)}
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("regrow", [False, True])
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("method", CASES)
+def test_scores_and_masks_are_those_of_the_equations(
+    method: str, every: int, scope: str, regrow: bool, stacked: bool
+) -> None:
+    kind, reference = CASES[method]
+    pruner = kind(kind.Settings(scope=scope, regrow=regrow, mask_every=every))  # type: ignore[call-arg]
+    layers = started(pruner, stacked)
+    plain, weights = reference(), [layer.weight.detach().numpy().copy() for layer in layers]
+    masks = [np.ones(shape, bool) for shape in SHAPES]
+    returned = 0
+    for step in range(STEPS):
+        train(pruner, layers, step)
+        if step % every == 0:
+            # At the density of the schedule's formula: exponential for snip-momentum, cubic for the others.
+            t = min(1.0, step / STEPS / 0.6)
+            density = 0.2**t if method == "snip-momentum" else 0.2 + 0.8 * (1 - t) ** 3
+            chosen = highest(plain.scores, density, scope)
+            returned += sum(int((new & ~old).sum()) for new, old in zip(chosen, masks, strict=True))
+            masks = chosen
+        found = [
+            np.abs(weight * own * (1 if regrow else mask))
+            for weight, own, mask in zip(weights, gradients(step), masks, strict=True)
+        ]
+        plain.observe(found, step)
+        for weight, own, mask in zip(weights, gradients(step), masks, strict=True):
+            weight -= RATE * own * mask
+        for layer, mask, weight, score in zip(layers, masks, weights, plain.scores, strict=True):
+            assert np.array_equal(layer.mask.numpy(), mask)
+            np.testing.assert_allclose(layer.weight.detach().numpy(), weight, rtol=1e-12)
+            np.testing.assert_allclose(pruner.score(layer).numpy(), score, rtol=1e-10, atol=1e-300)
+    assert sum(int(mask.sum()) for mask in masks) == math.floor(0.2 * 87)
+    assert returned or not regrow
+
+
+@pytest.mark.parametrize("method", CASES)
+def test_weights_can_t_be_removed_before_a_gradient_is_known(method: str) -> None:
+    with pytest.raises(SettingError, match="ramp_end must be at least 1e-06, not 0"):
+        CASES[method][0].Settings(ramp_end=0.0)
+
+
+# -- the hook --------------------------------------------------------------------------------------------------------
+
+
+class Watching(ScoredPruner):
+    """A plugin that keeps the sum of what it is told, a layer at a time, and a number a row beside it."""
+
+    name, title = "watching", "Watching"
+
+    def running(self, layer: MaskedLayer) -> dict[str, Tensor]:
+        return {"sum": torch.zeros_like(layer.weight), "pairs": torch.zeros(*layer.weight.shape, 2).to(layer.weight)}
+
+    def observe(self, layer: MaskedLayer, gradient: Tensor, step: int) -> None:
+        assert gradient.shape == layer.weight.shape and gradient.dtype == layer.weight.dtype
+        layer.running["sum"] += (step + 1) * gradient
+        layer.running["pairs"][..., 1] += gradient
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_hook_is_told_each_gradient_before_it_changes(stacked: bool) -> None:
+    pruner = Watching(ScoredSettings(init="magnitude"))
+    layers = started(pruner, stacked)
+    for step in range(3):
+        refresh(pruner, layers, 0.5)
+        for layer, own in zip(layers, gradients(step), strict=True):
+            # No example has reached the second matrix.
+            layer.effective.grad = None if layer is layers[1] else torch.from_numpy(own)
+        straight_through(pruner, layers, 0.0, step)
+    for index, layer in enumerate(layers):
+        told = [gradients(step)[index] * (index != 1) for step in range(3)]
+        np.testing.assert_allclose(layer.running["sum"].numpy(), told[0] + 2 * told[1] + 3 * told[2], atol=1e-12)
+        np.testing.assert_allclose(layer.running["pairs"][..., 1].numpy(), sum(told), atol=1e-12)
+        assert not layer.running["pairs"][..., 0].any()
+
+
+class Everything(SMP):
+    """Frozen weights, some channels of which may fall, and all gradients wanted."""
+
+    name, title = "everything", "Everything"
+
+    def observe(self, layer: MaskedLayer, gradient: Tensor, step: int) -> None:
+        assert gradient.shape == layer.weight.shape
+
+
+def test_who_observes_is_told_of_weights_outside_the_channels_too() -> None:
+    names = {f"attention.self.{part}": (8, 8) for part in ("query", "key", "value")}
+    names |= {"attention.output.dense": (8, 8), "intermediate.dense": (24, 8), "output.dense": (8, 24)}
+    parts = []
+    for kind in (SMP, Everything):
+        torch.manual_seed(0)
+        pruner = kind(SMPSettings(init="magnitude"))
+        layers = [
+            MaskedLayer(f"encoder.layer.0.{name}", name, nn.Linear(inputs, out), heads=4)
+            for name, (out, inputs) in names.items()
+        ]
+        for layer in layers:
+            layer.narrows = True
+        attach(pruner, layers, {})
+        pruner.begin(layers, 0.1)
+        refresh(pruner, layers, 0.1)
+        parts.append([layer.part for layer in layers])
+    assert any(part is not None for part in parts[0]) and not any(part is not None for part in parts[1])
+
+
+def test_masks_are_chosen_in_some_step() -> None:
+    with pytest.raises(SettingError, match="mask_every must be at least 1, not 0"):
+        SnipMomentumSettings(mask_every=0)
