@@ -54,6 +54,10 @@ _BUILT_IN = {
         "pruners.snip_momentum:SnipMomentum",
         "SNIP with momentum: weights are fine-tuned, the highest running sums of |W * gradient| stay.",
     ),
+    "platon": (
+        "pruners.platon:Platon",
+        "PLATON: weights are fine-tuned, those of highest importance times uncertainty stay.",
+    ),
     "dense": (
         "pruners.dense:Dense",
         "Fine-tuning without pruning: the baseline.",

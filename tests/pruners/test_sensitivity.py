@@ -16,6 +16,7 @@ from pruners.errors import SettingError
 from pruners.masking import attach, refresh, start_running, straight_through
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.stack import stack_layers
+from pruners.platon import Platon
 from pruners.scored import ScoredPruner, ScoredSettings
 from pruners.sensitivity import SensitivityPruner
 from pruners.smp import SMP, SMPSettings
@@ -86,14 +87,36 @@ def highest(scores: Sequence[Array], density: float, scope: str) -> list[Array]:
 class Snip:
     """score = 0.9 score + |W * M * gradient|."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
         self.scores = [np.zeros(shape) for shape in SHAPES]
 
     def observe(self, sensitivity: list[Array], step: int) -> None:
         self.scores = [0.9 * score + own for score, own in zip(self.scores, sensitivity, strict=True)]
 
 
-CASES: dict[str, tuple[type[SensitivityPruner], Callable[[], Any]]] = {"snip-momentum": (SnipMomentum, Snip)}
+class Uncertain:
+    """Ibar = 0.85 Ibar + 0.15 I, Ubar = 0.95 Ubar + 0.05 |I - Ibar|, I the mean of the last `every` sensitivities."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.mean, self.spread, self.scores = ([np.zeros(shape) for shape in SHAPES] for _ in range(3))
+        self.seen: list[list[Array]] = []
+
+    def observe(self, sensitivity: list[Array], step: int) -> None:
+        self.seen.append(sensitivity)
+        if len(self.seen) % self.every:
+            return
+        for index in range(len(SHAPES)):
+            own = sum(told[index] for told in self.seen[-self.every :]) / self.every
+            self.mean[index] = 0.85 * self.mean[index] + 0.15 * own
+            self.spread[index] = 0.95 * self.spread[index] + 0.05 * np.abs(own - self.mean[index])
+            self.scores[index] = self.mean[index] * self.spread[index]
+
+
+CASES: dict[str, tuple[type[SensitivityPruner], Callable[[int], Any]]] = {
+    "snip-momentum": (SnipMomentum, Snip),
+    "platon": (Platon, Uncertain),
+}
 
 
 @pytest.mark.parametrize("stacked", [False, True])
@@ -107,14 +130,15 @@ def test_scores_and_masks_are_those_of_the_equations(
     kind, reference = CASES[method]
     pruner = kind(kind.Settings(scope=scope, regrow=regrow, mask_every=every))  # type: ignore[call-arg]
     layers = started(pruner, stacked)
-    plain, weights = reference(), [layer.weight.detach().numpy().copy() for layer in layers]
+    plain, weights = reference(every), [layer.weight.detach().numpy().copy() for layer in layers]
     masks = [np.ones(shape, bool) for shape in SHAPES]
     returned = 0
     for step in range(STEPS):
         train(pruner, layers, step)
         if step % every == 0:
-            # At the density of the schedule's formula: exponential for snip-momentum, cubic for the others.
-            t = min(1.0, step / STEPS / 0.6)
+            # At the density of the schedule's formula: exponential for snip-momentum, cubic for platon.
+            start, end = (0.05, 0.7) if method == "platon" else (0, 0.6)
+            t = min(1.0, max(0.0, (step / STEPS - start) / (end - start)))
             density = 0.2**t if method == "snip-momentum" else 0.2 + 0.8 * (1 - t) ** 3
             chosen = highest(plain.scores, density, scope)
             returned += sum(int((new & ~old).sum()) for new, old in zip(chosen, masks, strict=True))

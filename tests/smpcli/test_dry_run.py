@@ -40,6 +40,7 @@ def test_steps_are_epochs_times_batches(sentiment: Any, given: dict[str, Any], e
         ("soft-movement", {"factored": True}),
         ("magnitude", {"sparsity": 0.333}),
         ("snip-momentum", {}),
+        ("platon", {"mask_every": 2}),
         ("dense", {}),
     ],
 )
@@ -62,7 +63,7 @@ def test_a_dry_run_foretells_the_run(
     for label in ("negative", "positive"):
         assert sum(side[label] for side in sides) == sum(row[1] == label for row in sentiment.rows)
     # 12 matrices: 8 of 32 x 32, 4 of 32 x 48; factored scores have one more a row and a column.
-    scores = 0 if method in ("magnitude", "snip-momentum", "dense") else 8 * 32 * 32 + 4 * 32 * 48
+    scores = 0 if method in ("magnitude", "snip-momentum", "platon", "dense") else 8 * 32 * 32 + 4 * 32 * 48
     factored = given.get("factored", method == "smp")
     assert found.learned_scores == scores + (8 * 64 + 4 * 80 if factored else 0)
 
@@ -76,6 +77,9 @@ def test_memory_grows_with_what_is_trained_and_with_the_batch(pico: Any, sentime
     # Frozen weights need neither gradient nor moments; movement trains scores and weights.
     assert memory("smp", factored=False) < memory("movement")
     assert memory("magnitude") < memory("movement")
+    # 14,336 prunable weights with a running score, or a mean and an uncertainty, and with a window's sum beside them.
+    kept = [memory("snip-momentum"), memory("platon"), memory("platon", mask_every=2)]
+    assert [found - memory("magnitude") for found in kept] == [4 * 14_336 * number for number in (1, 2, 3)]
     assert memory("smp", batch_size=64) > memory("smp", batch_size=32) > memory("smp", batch_size=32, max_length=16)
 
 
