@@ -92,6 +92,9 @@ class Pruner:
         """True when `start` needs the input statistics of a few batches."""
         return False
 
+    def check(self, layers: Sequence[MaskedLayer]) -> None:
+        """Raise `PrunerError` where these layers can't be pruned so; before memory is asked for, and in a dry run."""
+
     def stacks(self, layers: Sequence[MaskedLayer]) -> bool:
         """Whether an accelerator may compute the layers of one size together (`pruners/masks/stack.py`)."""
         return True

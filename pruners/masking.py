@@ -40,7 +40,7 @@ def attach(pruner: Pruner, layers: Sequence[MaskedLayer], statistics: dict[str, 
 
 
 def start_running(pruner: Pruner, layers: Sequence[MaskedLayer]) -> None:
-    """Give each layer, and each stack, what the method keeps of gradients; after `begin`, which may refuse it."""
+    """Give each layer, and each stack, what the method keeps of gradients."""
     for layer in layers:
         layer.running = pruner.running(layer)
     stacks = stacks_of(layers)

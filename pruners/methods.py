@@ -58,6 +58,10 @@ _BUILT_IN = {
         "pruners.platon:Platon",
         "PLATON: weights are fine-tuned, those of highest importance times uncertainty stay.",
     ),
+    "obert": (
+        "pruners.obert:Obert",
+        "oBERT: weights are fine-tuned, the highest second-order saliency stays, and makes up for what is removed.",
+    ),
     "dense": (
         "pruners.dense:Dense",
         "Fine-tuning without pruning: the baseline.",

@@ -230,7 +230,9 @@ def _count_weights(settings: Settings) -> dict[str, int | None]:
     edges = sum(sum(matrix.module.weight.shape) for matrix in found) if factored else 0
     scores = prunable + edges if pruner.trains_scores else 0
     layers = [MaskedLayer(matrix.name, "", matrix.module) for matrix in found] if pruner.prunes else []
-    running = running_numbers(pruner(settings.method), layers)
+    method = pruner(settings.method)
+    method.check(layers)
+    running = running_numbers(method, layers)
     head = sum(
         parameter.numel()
         for name, parameter in model.named_parameters()

@@ -173,7 +173,7 @@ def test_the_kernels_of_the_selection_are_confirmed() -> None:
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize(
-    "method", "dense smp movement magnitude soft-movement snip-momentum platon l0 gmp random".split()
+    "method", "dense smp movement magnitude soft-movement snip-momentum platon obert l0 gmp random".split()
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_step_waits_for_nothing(method: str, precision: str) -> None:

@@ -21,7 +21,7 @@ LAYERS = [
     "pruners.base",
     "pruners.scored pruners.standing pruners.sensitivity",
     "pruners.methods pruners.masking pruners.smp pruners.movement pruners.magnitude pruners.dense",
-    "pruners.gmp pruners.random_masks pruners.one_shot pruners.snip_momentum pruners.platon",
+    "pruners.gmp pruners.random_masks pruners.one_shot pruners.snip_momentum pruners.platon pruners.obert",
     "pruners.soft_movement pruners.l0 pruners.wanda",
     "pruners",
     "smpcli.errors smpcli.paths smpcli.text smpcli.network smpcli.console",

@@ -247,6 +247,7 @@ def assemble(
     prunable = sum(layer.weight.numel() for layer in layers)
     if not pruner.prunes:
         layers = []
+    pruner.check(layers)
     statistics: dict[str, LayerStatistics] = {}
     if layers and pruner.needs_statistics:
         spread = setup[:: max(1, len(setup) // STATISTICS_BATCHES)]

@@ -244,6 +244,7 @@ def test_every_method_has_its_paper_and_the_values_of_its_recipe() -> None:
         "gmp": "https://arxiv.org/abs/2210.06384",
         "snip-momentum": "https://arxiv.org/abs/1810.02340",
         "platon": "https://arxiv.org/abs/2206.12562",
+        "obert": "https://arxiv.org/abs/2203.07259",
     }
     for name, paper in papers.items():
         recipe = read_recipe(f"{name}-paper")

@@ -21,7 +21,7 @@ from pruners.registry import Entry, Registry
 from smpcli.catalogue import describe_method
 from smpcli.settings import resolve
 
-BUILT_IN = {"smp", "movement", "soft-movement", "magnitude", "snip-momentum", "platon", "dense"}
+BUILT_IN = {"smp", "movement", "soft-movement", "magnitude", "snip-momentum", "platon", "obert", "dense"}
 
 GOOD = '''
 from pruners import Pruner

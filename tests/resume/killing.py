@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-METHODS = ("smp", "movement", "soft-movement", "magnitude", "l0", "snip-momentum", "platon", "dense")
+METHODS = ("smp", "movement", "soft-movement", "magnitude", "l0", "snip-momentum", "platon", "obert", "dense")
 MOMENTS = ("a step", "an evaluation", "a checkpoint", "the result", "any time")
 STEPS = 24
 # What differs between two runs that are the same.

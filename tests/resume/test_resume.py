@@ -93,12 +93,12 @@ def test_a_checkpoint_holds_everything_and_a_finished_run_none(run: Any, tmp_pat
     }
 
 
-@pytest.mark.parametrize("kind", ["l0", "platon", "taught", "spans"])
+@pytest.mark.parametrize("kind", ["l0", "platon", "obert", "taught", "spans"])
 def test_drawn_gates_running_means_a_teacher_and_spans_resume_to_the_same_bytes(
     run: Any, tmp_path: Path, quiz: Path, kind: str
 ) -> None:
-    given: dict[str, Any] = {"method": kind if kind in ("l0", "platon") else "movement"}
-    if kind == "platon":
+    given: dict[str, Any] = {"method": kind if kind in ("l0", "platon", "obert") else "movement"}
+    if kind in ("platon", "obert"):
         # Broken off within a window.
         given["mask_every"] = 4
     if kind == "spans":

@@ -41,6 +41,7 @@ def test_steps_are_epochs_times_batches(sentiment: Any, given: dict[str, Any], e
         ("magnitude", {"sparsity": 0.333}),
         ("snip-momentum", {}),
         ("platon", {"mask_every": 2}),
+        ("obert", {}),
         ("dense", {}),
     ],
 )
@@ -63,9 +64,22 @@ def test_a_dry_run_foretells_the_run(
     for label in ("negative", "positive"):
         assert sum(side[label] for side in sides) == sum(row[1] == label for row in sentiment.rows)
     # 12 matrices: 8 of 32 x 32, 4 of 32 x 48; factored scores have one more a row and a column.
-    scores = 0 if method in ("magnitude", "snip-momentum", "platon", "dense") else 8 * 32 * 32 + 4 * 32 * 48
+    scores = 0 if method in ("magnitude", "snip-momentum", "platon", "obert", "dense") else 8 * 32 * 32 + 4 * 32 * 48
     factored = given.get("factored", method == "smp")
     assert found.learned_scores == scores + (8 * 64 + 4 * 80 if factored else 0)
+
+
+def test_a_run_that_a_method_has_no_memory_for_is_refused_with_nothing_written(
+    pico: Any, sentiment: Any, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"model": str(pico("bert")), "max_steps": 2, "block": 64, "output": tmp_path / "results"}
+    # 14,336 weights with 64 numbers of 4 bytes: 3.67 MB; of 16 as well, 32 divides 32 x 48.
+    for call in (plan, prune):
+        with pytest.raises(
+            UserError, match=r"0\.00367 GB for 14,336 weights, more than fisher_gb=0\.002; give block=32"
+        ):
+            call(str(sentiment.csv), "obert", fisher_gb=0.002, **given)
+        assert not (tmp_path / "results").exists()
 
 
 def test_memory_grows_with_what_is_trained_and_with_the_batch(pico: Any, sentiment: Any) -> None:

@@ -174,7 +174,7 @@ def test_settings_that_differ_by_row() -> None:
 
 
 def test_paper_recipes_compute_as_the_releases() -> None:
-    methods = "smp movement soft-movement magnitude snip-momentum platon l0".split()
+    methods = "smp movement soft-movement magnitude snip-momentum platon obert l0".split()
     for name in [*ROWS, *(f"{method}-paper" for method in methods)]:
         run = resolve(name, flags={"task": "stsb"}).run
         # STS-B's own defaults are other ones.

@@ -17,6 +17,7 @@ from pruners.masking import attach
 from pruners.masks.layer import MaskedLayer
 from pruners.masks.stack import stack_layers
 from pruners.movement import Movement
+from pruners.obert import Obert
 from pruners.platon import Platon
 from pruners.random_masks import Random
 from pruners.smp import SMP, SMPSettings
@@ -39,6 +40,7 @@ METHODS: dict[str, Callable[[], Pruner]] = {
     "gmp": GMP,
     "random": Random,
     "snip-momentum": SnipMomentum,
+    "obert": lambda: Obert(Obert.Settings(mask_every=2)),
     "platon": lambda: Platon(Platon.Settings(mask_every=2)),
     "l0": lambda: L0(L0.Settings(init="magnitude")),
 }
