@@ -21,6 +21,7 @@ from smpcli.api import (
     plan,
     predict,
     prune,
+    reproduce,
     sweep,
 )
 from smpcli.errors import UserError
@@ -37,5 +38,6 @@ __all__ = [
     "plan",
     "predict",
     "prune",
+    "reproduce",
     "sweep",
 ]

@@ -23,8 +23,13 @@ if TYPE_CHECKING:
     from smpcli.runs.rundir import RunDir
     from smpcli.settings import Settings
     from smpcli.sweeping.estimate import Estimate
+    from smpcli.sweeping.grid import Job
+    from smpcli.sweeping.reproduction import Reproduction
     from smpcli.sweeping.sweep import SweepObserver, SweepRun
     from smpcli.training.run import RunObserver
+
+#: Those of the paper's tables.
+SEEDS = "0,1,2,3,4"
 
 
 def _quietly() -> None:
@@ -311,14 +316,27 @@ def sweep(
     """
     _quietly()
     from smpcli.sweeping import engines
-    from smpcli.sweeping.sweep import carry_out
 
     engines.check(engine, workers, address)
     runs = plan_sweep(file, output=output, settings=settings)
+    _carry_out(runs, output, engine, workers, address, watcher)
+    return runs
+
+
+def _carry_out(
+    runs: list[SweepRun],
+    output: str | Path,
+    engine: str | None,
+    workers: int | None,
+    address: str | None,
+    watcher: SweepObserver | None,
+) -> None:
+    from smpcli.sweeping import engines
+    from smpcli.sweeping.sweep import carry_out
+
     if waiting := [run.job.settings.run.device for run in runs if run.state == "waiting"]:
         made = engines.make(engine or engines.usual(waiting), workers, address)
         carry_out(runs, Path(output).absolute(), made, watcher)
-    return runs
 
 
 def plan_sweep(
@@ -326,14 +344,18 @@ def plan_sweep(
 ) -> list[SweepRun]:
     """The runs of a sweep file as they stand in `output`, without making any. Downloads nothing."""
     _quietly()
-    from smpcli.dry_run import step_counter
     from smpcli.sweeping.grid import expand, read_sweep
-    from smpcli.sweeping.sweep import survey
     from smpcli.training.needs import check_output
 
     check_output(Path(output))
     given = {key: str(value) if isinstance(value, Path) else value for key, value in (settings or {}).items()}
-    jobs = expand(read_sweep(str(file)), Path(output), given)
+    return _survey(expand(read_sweep(str(file)), Path(output), given), output)
+
+
+def _survey(jobs: Iterable[Job], output: str | Path) -> list[SweepRun]:
+    from smpcli.dry_run import step_counter
+    from smpcli.sweeping.sweep import survey
+
     count = step_counter()
     return survey(jobs, Path(output), lambda job: count(job.settings))
 
@@ -358,6 +380,67 @@ def estimate_sweep(
     return runs, estimate(runs, Path(output), workers or 1, calibrate)
 
 
+def reproduce(
+    table: str,
+    *,
+    output: str | Path = "results",
+    workers: int | None = None,
+    engine: str | None = None,
+    address: str | None = None,
+    watcher: SweepObserver | None = None,
+    **options: Any,
+) -> Reproduction:
+    """Make every run of a table of the paper that isn't finished yet; `.figures()` are the paper's and ours.
+
+    options: as of `plan_reproduction`; workers, engine, address: as of `sweep`. Raises UserError for bad input.
+    """
+    _quietly()
+    from smpcli.sweeping import engines
+
+    engines.check(engine, workers, address)
+    found = plan_reproduction(table, output=output, **options)
+    _carry_out(found.runs, output, engine, workers, address, watcher)
+    return found
+
+
+def plan_reproduction(
+    table: str,
+    *,
+    seeds: str | Sequence[int] = SEEDS,
+    output: str | Path = "results",
+    model: str | Path | None = None,
+    max_steps: int | None = None,
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+) -> Reproduction:
+    """A table of the paper (`smp reproduce` lists them) and its runs as they stand in `output`. Downloads nothing.
+
+    model, max_steps: in place of the paper's, for a trial. Raises UserError for bad input.
+    """
+    _quietly()
+    from smpcli.sweeping.reproduction import plan_table
+    from smpcli.training.needs import check_output
+
+    check_output(Path(output))
+    given = {"model": model, "max_steps": max_steps, "data_dir": data_dir, "device": device}
+    texts = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
+    found = plan_table(table, _numbers(seeds, "--seeds", least=0), Path(output), texts)
+    found.runs.extend(_survey(found.jobs, output))
+    return found
+
+
+def estimate_reproduction(
+    table: str, *, workers: int | None = None, calibrate: bool = False, **options: Any
+) -> tuple[Reproduction, Estimate]:
+    """What `plan_reproduction` gives, and how long the runs to be made will take, as `estimate_sweep` says it."""
+    from smpcli.sweeping import engines
+    from smpcli.sweeping.estimate import estimate
+
+    engines.check("local", workers, None)
+    found = plan_reproduction(table, **options)
+    return found, estimate(found.runs, Path(options.get("output", "results")), workers or 1, calibrate)
+
+
 def bench_infer(
     *exports: str | Path,
     batches: str | Sequence[int] = "1,8,32",
@@ -378,7 +461,7 @@ def bench_infer(
     )
 
 
-def _numbers(given: str | Sequence[int], flag: str) -> list[int]:
+def _numbers(given: str | Sequence[int], flag: str, least: int = 1) -> list[int]:
     from smpcli.errors import UserError
 
     parts = given.split(",") if isinstance(given, str) else given
@@ -386,6 +469,6 @@ def _numbers(given: str | Sequence[int], flag: str) -> list[int]:
         numbers = [int(part) for part in parts]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 1:
-        raise UserError(f"{flag} takes whole numbers from 1 up, with commas between them, not '{given}'")
+    if not numbers or min(numbers) < least:
+        raise UserError(f"{flag} takes whole numbers from {least} up, with commas between them, not '{given}'")
     return list(dict.fromkeys(numbers))

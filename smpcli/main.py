@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from smpcli import console
-from smpcli.commands import bench, compare, doctor, evaluate, export, inspect, listings, predict, prune, sweep
+from smpcli.commands import (
+    bench,
+    compare,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    listings,
+    predict,
+    prune,
+    reproduce,
+    sweep,
+)
 from smpcli.errors import terminate
 from smpcli.reporting import guarded
 
@@ -27,6 +39,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)
 app.command("sweep")(sweep.sweep)
+app.command("reproduce")(reproduce.reproduce)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
 app.add_typer(bench.app, name="bench")

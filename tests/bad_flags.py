@@ -1,4 +1,4 @@
-"""Wrong invocations of sweep, inspect, doctor, bench, predict, eval --mask, compare and export.
+"""Wrong invocations of sweep, reproduce, inspect, doctor, bench, predict, eval --mask, compare and export.
 
 Each is (line, *what the message says). The files that they name are made by `make`.
 """
@@ -47,6 +47,17 @@ CASES: list[tuple[str, ...]] = [
     ("sweep --set seed=1", "no sweep", "`smp sweep`"),
     ("sweep --dry-run", "no sweep", "`smp sweep`"),
     ("sweep ~nobody-of-this-name/x.yaml", "there is no file", "~nobody-of-this-name"),
+    # -- reproduce
+    ("reproduce mnli-kd-20", "unknown table of the paper 'mnli-kd-20'", "did you mean 'mnli-kd-", "`smp reproduce`"),
+    ("reproduce mnli --seeds one", "--seeds", "commas", "not 'one'"),
+    ("reproduce mnli --seeds 1,-1", "--seeds", "from 0 up"),
+    ("reproduce mnli --seeds 3000000000", "'seed'", "must be below"),
+    ("reproduce mnli --max-steps 0", "'max_steps'", "must be at least 1"),
+    ("reproduce mnli --workers 0", "--workers must be at least 1"),
+    ("reproduce mnli --calibrate", "--calibrate is for --dry-run"),
+    ("reproduce mnli --model {bad}/none", "none"),
+    ("reproduce mnli --output {csv}", "can't write", "is a file", "--output"),
+    ("reproduce --max-steps 5", "no table", "`smp reproduce`"),
     # -- inspect and doctor
     ("inspect", "Missing argument", "inspect --help"),
     ("inspect {bad}/none", "is not there"),

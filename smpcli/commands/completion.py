@@ -33,6 +33,12 @@ def sweeps(incomplete: str) -> list[Offer]:
     return _starting(incomplete, list_sweeps(), "description")
 
 
+def tables(incomplete: str) -> list[Offer]:
+    from smpcli.sweeping.reproduction import list_tables
+
+    return _starting(incomplete, list_tables(), "description")
+
+
 def engines(incomplete: str) -> list[Offer]:
     from smpcli.sweeping.engines import ENGINES
 

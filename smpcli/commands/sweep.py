@@ -73,7 +73,7 @@ def sweep(
         runs, estimate = api.estimate_sweep(
             file, output=output, settings=settings, workers=workers, calibrate=calibrate
         )
-        _show_plan(runs, estimate, json)
+        show_plan(runs, estimate, json)
         return 0
     with live.SweepDisplay(quiet or json) as progress:
         runs = api.sweep(
@@ -112,6 +112,11 @@ def _show(runs: list[SweepRun], json: bool, quiet: bool) -> None:
                 console.data(str(run.path))
     else:
         console.show(render(runs))
+    say_failed(runs)
+
+
+def say_failed(runs: list[SweepRun]) -> None:
+    """Each failure with its exit code, which is that of `smp prune`."""
     for run in runs:
         if run.state == "failed":
             code = "" if run.exit_code is None else f" (exit code {run.exit_code})"
@@ -119,7 +124,8 @@ def _show(runs: list[SweepRun], json: bool, quiet: bool) -> None:
             console.talk(f"error: {run.job.id} failed{code}: {run.error}")
 
 
-def _show_plan(runs: list[SweepRun], estimate: Estimate, json: bool) -> None:
+def show_plan(runs: list[SweepRun], estimate: Estimate, json: bool) -> None:
+    """The runs, and how long those that are still to be made will take."""
     from smpcli.sweeping.progress_table import clock, counts
 
     times = estimate.seconds

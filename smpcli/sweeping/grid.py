@@ -124,7 +124,7 @@ def expand(sweep: Sweep, output: Path, overrides: Mapping[str, Any] | None = Non
                 for sparsity, given in product(sparsities, _combinations(_over(common, of_method, overrides))):
                     job = _job(method, task, sparsity, seed, given)
                     if teacher and method != DENSE:
-                        job = _taught(job, teacher, output)
+                        job = taught(job, teacher, output)
                     jobs.setdefault(job.id, job)
                     if len(jobs) > MOST_RUNS:
                         raise UserError(f"the sweep has more than {MOST_RUNS:,} runs", "shorten a list")
@@ -188,16 +188,16 @@ def _job(method: str, task: str, sparsity: float, seed: int, given: Mapping[str,
     own = _own_settings(method) | set(RunSettings.model_fields)
     flags = {key: value for key, value in given.items() if key in own}
     pruned = {"sparsity": sparsity} if METHODS.load(method).prunes else {}
-    return _named(resolve(flags={**flags, "method": method, "task": task, "seed": seed, **pruned}))
+    return named(resolve(flags={**flags, "method": method, "task": task, "seed": seed, **pruned}))
 
 
-def _taught(job: Job, teacher: Job, output: Path) -> Job:
+def taught(job: Job, teacher: Job, output: Path) -> Job:
     """The same run with a teacher; its folder need not be there yet."""
     folder = str((output / teacher.id).absolute())
-    return dataclasses.replace(_named(job.settings.replace(teacher=folder)), teacher=teacher.id)
+    return dataclasses.replace(named(job.settings.replace(teacher=folder)), teacher=teacher.id)
 
 
-def _named(settings: Settings) -> Job:
+def named(settings: Settings) -> Job:
     """Precision is decided here, once, as a run's name depends on it."""
     from smpcli.device import settled
     from smpcli.training.run import run_id

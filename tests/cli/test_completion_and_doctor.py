@@ -37,6 +37,7 @@ HEAVY = {"torch", "transformers", "datasets", "pandas", "numpy", "accelerate", "
         ("smp prune --track t", {"tensorboard", "trackio"}),
         ("smp sweep p", {"paper-figure"}),
         ("smp sweep quick --engine r", {"ray"}),
+        ("smp reproduce mnli-kd", {"mnli-kd", "mnli-kd-10"}),
         ("smp eval ", {"results/one"}),
         ("smp export results/o", {"results/one"}),
         ("smp eval other/", {"other/two"}),
