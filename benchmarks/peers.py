@@ -73,7 +73,7 @@ def peer(name: str, job: dict[str, Any], folder: Path, envs: Path) -> dict[str, 
 
 
 def ours(method: str, job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The same with smp, at its defaults."""
+    """The same with smp at its defaults: batches of similar lengths, so a step has less padding than a peer's."""
     flags = {"max_steps": job["steps"], "batch_size": job["batch"], "seed": job["seed"]}
     done = prune(TASK, method, job["sparsity"], output=folder, precision="fp32", evaluations=1, **flags)
     place = export(done.path, "hf", output=folder / "export").path
