@@ -12,6 +12,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Pico matrices are slower on several threads than on one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
+# Before anything imports Triton: without a GPU its kernels are interpreted.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 import csv
 import json
 import random

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
+from pruners.masks import radix
 from pruners.masks.selection import RowTopK, top_k_mask
 from pruners.masks.stack import row_rule
 
-CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.fixture(scope="module")
-def radix() -> Iterator[ModuleType]:
-    """Small tiles, of which a row has several, the last one not whole."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        module = importlib.import_module("pruners.masks.radix")
-        patch.setattr(module, "BLOCK", 32)
-        patch.setattr(module, "PARTS", 2)
-        yield module
-    sys.modules.pop("pruners.masks.radix", None)
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a row has several, the last one not whole."""
+    monkeypatch.setattr(radix, "BLOCK", 32)
+    monkeypatch.setattr(radix, "PARTS", 2)
 
 
 def drawn(kind: str) -> Tensor:
-    rows = torch.randn(2, 150, generator=torch.Generator().manual_seed(0))
+    rows = torch.randn(2, 150, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     if kind == "ties":
         return (rows * 2).round() / 2
     if kind == "zeros":
@@ -47,21 +40,21 @@ def drawn(kind: str) -> Tensor:
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("ties", (0, 90)), ("zeros", (150, 75)), ("extremes", (1, 149))])
-def test_each_row_keeps_its_highest(radix: ModuleType, kind: str, kept: tuple[int, int]) -> None:
+def test_each_row_keeps_its_highest(kind: str, kept: tuple[int, int]) -> None:
     rows = drawn(kind)
-    mask = radix.RadixTopK(2, 150, CPU).mask(rows, torch.tensor(kept, dtype=torch.float64))
+    mask = radix.RadixTopK(2, 150, DEVICE).mask(rows, torch.tensor(kept, dtype=torch.float64, device=DEVICE))
     for row, own, count in zip(rows, mask, kept, strict=True):
         assert torch.equal(own, top_k_mask(row, count))
 
 
-def test_only_what_is_inside_is_kept_and_a_row_with_a_nan_keeps_nothing(radix: ModuleType) -> None:
+def test_only_what_is_inside_is_kept_and_a_row_with_a_nan_keeps_nothing() -> None:
     rows = drawn("ties")
-    inside = torch.rand(rows.shape, generator=torch.Generator().manual_seed(1)) < 0.7
-    kept, out = torch.tensor([40, 70]), torch.ones(2, 150, dtype=torch.bool)
-    rule = radix.RadixTopK(2, 150, CPU)
+    inside = torch.rand(rows.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE) < 0.7
+    kept, out = torch.tensor([40, 70], device=DEVICE), torch.ones(2, 150, dtype=torch.bool, device=DEVICE)
+    rule = radix.RadixTopK(2, 150, DEVICE)
     assert rule.mask(rows, kept, inside=inside, out=out) is out
     for row, own, part, count in zip(rows, out, inside, kept.tolist(), strict=True):
-        expected = torch.zeros(150, dtype=torch.bool)
+        expected = torch.zeros_like(part)
         expected[part] = top_k_mask(row[part], count)
         assert torch.equal(own, expected)
     # The same memory serves again; a NaN's sign means nothing.
@@ -69,7 +62,7 @@ def test_only_what_is_inside_is_kept_and_a_row_with_a_nan_keeps_nothing(radix: M
     assert rule.mask(rows, kept).sum(1).tolist() == [40, 0]
 
 
-def test_kernels_are_confirmed_by_what_they_choose(radix: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_confirmed_by_what_they_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial, with kernels of which one is right; one has the last of equal numbers, and one doesn't compile."""
 
     class Kernels:
@@ -92,11 +85,11 @@ def test_kernels_are_confirmed_by_what_they_choose(radix: ModuleType, monkeypatc
 
     for kernels, right in ((Kernels, True), (Backwards, False), (Broken, False)):
         monkeypatch.setattr(radix, "RadixTopK", kernels)
-        assert radix.confirmed.__wrapped__(CPU) is right
+        assert radix.confirmed.__wrapped__(DEVICE) is right
 
 
 def test_a_cpu_is_left_to_torch() -> None:
-    assert type(row_rule(2, 8, torch.float32, CPU)) is RowTopK
+    assert type(row_rule(2, 8, torch.float32, torch.device("cpu"))) is RowTopK
 
 
 COMPILE = """
