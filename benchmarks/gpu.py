@@ -303,7 +303,7 @@ def time_steps(name: str, case: Case, methods: list[str], rounds: int) -> list[d
     entrants: dict[str, Entrant] = {}
     peaks: dict[str, int] = {}
     makers: dict[str, Callable[[], Entrant]] = {one: partial(Contestant, one, case) for one in [DENSE, *methods]}
-    for one in (DENSE, *methods[:1]):
+    for one in (DENSE, *methods[:1]) if case.device != "cpu" else ():
         makers[f"{one}, no graph"] = partial(Contestant, one, replace(case, settings={"graph": "off"}))
     makers[FULL_SORT] = lambda: FullSort(case, entrants[DENSE])
     for one, make in makers.items():

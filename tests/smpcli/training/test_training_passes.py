@@ -87,8 +87,7 @@ def trained(made: Training) -> list[Tensor]:
     return [part.detach().clone() for part in made._trained]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize(("parts", "precision"), [(1, "bf16"), (3, "fp32")])
 @pytest.mark.parametrize("method", BEFORE)
 def test_a_replayed_training_is_the_same_training(method: str, parts: int, precision: str) -> None:
     ended, tapes = [], Tapes()
