@@ -44,6 +44,7 @@ def gpu() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_script_runs_on_a_cpu(tmp_path: Path) -> None:
     file = tmp_path / "gpu.json"
     command = [sys.executable, str(SCRIPT), "--quick", "--device", "cpu", "--json", str(file)]

@@ -24,6 +24,7 @@ def peers() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_what_a_peer_keeps_is_counted_and_what_it_saves_is_loaded(
     peers: ModuleType, pico: Any, sentiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

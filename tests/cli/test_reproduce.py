@@ -29,6 +29,7 @@ def mnli(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_table_from_data_to_difference_and_again(
     smp: Smp, pico: Callable[[str], Path], mnli: Path, tmp_path: Path
 ) -> None:

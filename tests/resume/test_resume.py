@@ -50,6 +50,7 @@ def checkpoints(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoint").iterdir())
 
 
+@pytest.mark.slow
 def test_kills_at_every_kind_of_moment(pico: Any, sentiment: Any) -> None:
     """The short form of `python tests/resume/killing.py --kills 20`, which kills every method 20 times."""
     command = [sys.executable, str(HERE / "killing.py"), "--kills", "4", "--methods", "smp", "magnitude"]
